@@ -1,0 +1,227 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/caddyvault/caddyvault/refusal"
+)
+
+// maxScopes bounds what one token may ask for.
+const maxScopes = 100
+
+// maxListed bounds how many names a hint lists.
+const maxListed = 20
+
+// DecideIssue decides whether an agent may have a token with these scopes. It
+// returns nil, or POLICY_DENY, SCOPE_REQUIRED, SCOPE_INVALID,
+// SERVICE_ALLOWED_SCOPES_NOT_CONFIGURED, INVALID_SCOPE or INSUFFICIENT_SCOPE,
+// in that order.
+func (c *Compiled) DecideIssue(agent string, scopes []string) *refusal.Refusal {
+	if r := c.decideAgent(agent); r != nil {
+		return r
+	}
+	if !c.allows(ActionIssue) {
+		return refusal.New("POLICY_DENY", "the service %s does not allow tokens to be issued", c.Name).
+			WithHint(`an administrator can add "issue" to the service's allowedActions`)
+	}
+	if len(scopes) == 0 {
+		return refusal.New("SCOPE_REQUIRED", "scope is missing or empty").
+			WithHint("ask for at least one of: %s", c.scopesFor(agent))
+	}
+	if len(scopes) > maxScopes {
+		return refusal.New("SCOPE_INVALID", "more than %d scopes are asked for", maxScopes)
+	}
+	for _, s := range scopes {
+		if !ValidScope(s) {
+			return refusal.New("SCOPE_INVALID", "a scope is 1 to %d printable ASCII characters without spaces", maxScope)
+		}
+	}
+	if len(c.scopes) == 0 {
+		return refusal.New("SERVICE_ALLOWED_SCOPES_NOT_CONFIGURED", "the service %s has no allowedScopes, so no token can be issued", c.Name).
+			WithHint("an administrator can set the service's allowedScopes")
+	}
+	if missing := missingFrom(c.scopes, scopes); len(missing) > 0 {
+		return refusal.New("INVALID_SCOPE:"+list(missing), "the service %s does not have the scope %s", c.Name, list(missing)).
+			WithHint("ask for some of: %s", c.scopesFor(agent))
+	}
+	if own, ok := c.agentScopes[agent]; ok {
+		if missing := missingFrom(own, scopes); len(missing) > 0 {
+			return refusal.New("INSUFFICIENT_SCOPE:"+list(missing), "the agent %s may not have the scope %s", shown(agent), list(missing)).
+				WithHint("ask for some of: %s", c.scopesFor(agent))
+		}
+	}
+	return nil
+}
+
+// DecideAction decides whether an agent may call an action and returns its
+// endpoint, or POLICY_DENY or UNKNOWN_ACTION.
+func (c *Compiled) DecideAction(agent, action string) (*CompiledEndpoint, *refusal.Refusal) {
+	if r := c.decideAgent(agent); r != nil {
+		return nil, r
+	}
+	if !c.allows(action) {
+		return nil, refusal.New("POLICY_DENY", "the service %s does not allow the action %s", c.Name, shown(action)).
+			WithHint("%s", c.nearestHint(action))
+	}
+	e := c.endpoints[action]
+	if e == nil {
+		return nil, refusal.New("UNKNOWN_ACTION", "the service %s has no endpoint for the action %s", c.Name, shown(action)).
+			WithHint("%s", c.nearestHint(action))
+	}
+	return e, nil
+}
+
+// decideAgent decides whether an agent may use the service at all.
+func (c *Compiled) decideAgent(agent string) *refusal.Refusal {
+	if _, ok := c.agents[agent]; ok || c.anyAgent {
+		return nil
+	}
+	return refusal.New("POLICY_DENY", "the agent %s may not use the service %s", shown(agent), c.Name).
+		WithHint("an administrator can add the agent to the service's allowedAgents")
+}
+
+// DecideScope decides whether a token with these scopes may call the
+// endpoint. All of requiredScope must be there.
+func (e *CompiledEndpoint) DecideScope(granted []string) *refusal.Refusal {
+	for _, need := range e.RequiredScope {
+		if !slices.Contains(granted, need) {
+			return e.insufficient(granted)
+		}
+	}
+	return nil
+}
+
+func (e *CompiledEndpoint) insufficient(granted []string) *refusal.Refusal {
+	missing := slices.DeleteFunc(slices.Clone(e.RequiredScope), func(s string) bool { return slices.Contains(granted, s) })
+	return refusal.New("INSUFFICIENT_SCOPE:"+list(missing), "the action %s needs the scope %s, which the token does not have", e.Name, list(missing)).
+		WithHint("ask vault.issueToken for a token for %s with the scope %s", e.svc.Name, list(e.RequiredScope))
+}
+
+// NoEndpoint says that no endpoint of the service matches a request, and
+// which ones come near.
+func (c *Compiled) NoEndpoint(method, escapedPath string) *refusal.Refusal {
+	r := refusal.New("NO_ENDPOINT", "the service %s has no endpoint for this method and path", c.Name)
+	var others []string
+	for _, m := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
+		if found := c.index.find(m, escapedPath); found != nil && m != method {
+			others = append(others, m+" ("+found[0].Name+")")
+		}
+	}
+	if len(others) > 0 {
+		return r.WithHint("the path exists with %s", strings.Join(others, ", "))
+	}
+	if found := c.index.find(method, escapedPath); found != nil {
+		if o := c.otherReading(found[0], escapedPath); o != nil {
+			return r.WithHint("the path has a second reading, the action %s; send it without encoded letters, empty segments or semicolons", o.Name)
+		}
+	}
+	if near := c.nearPaths(method, escapedPath); len(near) > 0 {
+		return r.WithHint("near it are: %s", strings.Join(near, ", "))
+	}
+	return r.WithHint("actions of the service: %s", listed(c.callable()))
+}
+
+// nearPaths returns up to five endpoints that begin like the path.
+func (c *Compiled) nearPaths(method, path string) []string {
+	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	var near []string
+	for _, name := range c.names {
+		e := c.endpoints[name]
+		if e.allowed && e.Method == method && first != "" && e.pattern[0].kind == literal && e.pattern[0].lits[0] == first {
+			if near = append(near, e.Method+" "+e.Path+" ("+e.Name+")"); len(near) == 5 {
+				break
+			}
+		}
+	}
+	return near
+}
+
+// scopesFor lists the scopes that an agent may ask for.
+func (c *Compiled) scopesFor(agent string) string {
+	scopes := slices.Clone(c.AllowedScopes)
+	if own, ok := c.agentScopes[agent]; ok {
+		scopes = slices.DeleteFunc(scopes, func(s string) bool { _, has := own[s]; return !has })
+	}
+	slices.Sort(scopes)
+	return listed(slices.Compact(scopes))
+}
+
+// callable returns the actions that are allowed and have an endpoint.
+func (c *Compiled) callable() []string {
+	var names []string
+	for _, n := range c.names {
+		if c.endpoints[n].allowed {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// nearestHint names the action that was probably meant, or all there are.
+func (c *Compiled) nearestHint(action string) string {
+	names := c.callable()
+	if len(names) == 0 {
+		return "an administrator can add actions to the service's allowedActions"
+	}
+	if len(action) <= maxName {
+		best, at := "", 1+max(2, len(action)/3)
+		for _, n := range names {
+			if d := distance(strings.ToLower(action), strings.ToLower(n)); d < at {
+				best, at = n, d
+			}
+		}
+		if best != "" {
+			return "the nearest action is " + best
+		}
+	}
+	return "actions of the service: " + listed(names)
+}
+
+// distance is the Levenshtein distance of two short strings.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// missingFrom returns which of the scopes wanted are not in have, each once.
+func missingFrom(have map[string]struct{}, want []string) []string {
+	var missing []string
+	for _, s := range want {
+		if _, ok := have[s]; !ok && !slices.Contains(missing, s) {
+			missing = append(missing, s)
+		}
+	}
+	return missing
+}
+
+// list joins scopes for a code, which is sent in a header: at most 16.
+func list(scopes []string) string {
+	return strings.Join(scopes[:min(len(scopes), 16)], ",")
+}
+
+// listed joins names for a hint and says how many it left out.
+func listed(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	if len(names) > maxListed {
+		return strings.Join(names[:maxListed], ", ") + ", …"
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,102 @@
+package policy
+
+import (
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/caddyvault/caddyvault/refusal"
+)
+
+// shape is an allow-list of the keys of an object: nil takes any value, a
+// shape holds it to an object of that shape.
+type shape map[string]shape
+
+// proxyShape is what a service may set of Caddy's reverse_proxy. Left out is
+// whatever could send the request, and the secret in it, to another host,
+// follow or handle its answer in the vault's place, trust a certificate that
+// nobody signed, or write the request to a log.
+var proxyShape = shape{
+	"flush_interval":     nil,
+	"stream_timeout":     nil,
+	"stream_close_delay": nil,
+	"stream_buffer_size": nil,
+	"load_balancing": {
+		"retries":      nil,
+		"try_duration": nil,
+		"try_interval": nil,
+	},
+	"health_checks": {
+		"active": {
+			"uri": nil, "method": nil, "interval": nil, "timeout": nil, "passes": nil, "fails": nil,
+			"max_size": nil, "expect_status": nil,
+		},
+		"passive": {
+			"fail_duration": nil, "max_fails": nil, "unhealthy_request_count": nil,
+			"unhealthy_status": nil, "unhealthy_latency": nil,
+		},
+	},
+	"transport": {
+		"protocol": nil,
+		"resolver": {"addresses": nil},
+		"tls": {
+			"ca": nil, "root_ca_pool": nil, "root_ca_pem_files": nil, "client_certificate_file": nil,
+			"client_certificate_key_file": nil, "handshake_timeout": nil, "server_name": nil,
+			"renegotiation": nil, "curves": nil,
+		},
+		"keep_alive": {
+			"enabled": nil, "probe_interval": nil, "max_idle_conns": nil, "max_idle_conns_per_host": nil,
+			"idle_timeout": nil,
+		},
+		"compression": nil, "max_conns_per_host": nil, "dial_timeout": nil, "dial_fallback_delay": nil,
+		"response_header_timeout": nil, "expect_continue_timeout": nil, "max_response_header_size": nil,
+		"write_buffer_size": nil, "read_buffer_size": nil, "read_timeout": nil, "write_timeout": nil,
+		"versions": nil, "local_address": nil,
+	},
+}
+
+// checkReverseProxy holds a service's reverse_proxy settings to proxyShape
+// and refuses every placeholder. The types are Caddy's to check.
+func checkReverseProxy(raw jsontext.Value) *refusal.Refusal {
+	if len(raw) == 0 || raw.Kind() == 'n' {
+		return nil
+	}
+	if r := checkShape("reverseProxy", raw, proxyShape); r != nil {
+		return r
+	}
+	dec := jsontext.NewDecoder(strings.NewReader(string(raw)))
+	for {
+		tok, err := dec.ReadToken()
+		if err != nil {
+			return nil // the value is known to be valid: this is its end
+		}
+		if tok.Kind() == '"' && strings.ContainsAny(tok.String(), "{}") {
+			return invalid("reverseProxy", "reverseProxy has a placeholder at %s", shown(string(dec.StackPointer()))).
+				WithHint("write the value itself; placeholders are not expanded in a service")
+		}
+	}
+}
+
+func checkShape(where string, raw jsontext.Value, allowed shape) *refusal.Refusal {
+	members, err := readObject(raw)
+	if err != nil {
+		return invalid("reverseProxy", "%s is not an object", where)
+	}
+	for _, m := range members {
+		inner, ok := allowed[m.name]
+		here := where + "." + shown(m.name)
+		if !ok {
+			return invalid("reverseProxy", "%s may not be set for a service", here)
+		}
+		if m.name == "protocol" && string(m.raw) != `"http"` {
+			return invalid("reverseProxy", "%s must be http", here)
+		}
+		if inner == nil {
+			continue
+		}
+		if r := checkShape(here, m.raw, inner); r != nil {
+			return r
+		}
+	}
+	return nil
+}
