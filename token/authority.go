@@ -1,0 +1,223 @@
+package token
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddyvault/caddyvault/refusal"
+)
+
+const (
+	// MaxLength is the longest token that is issued or looked at, in bytes.
+	MaxLength = 4 << 10
+
+	// MaxTTL is the longest life of a token, whatever is configured.
+	MaxTTL = 15 * time.Minute
+
+	// DefaultLeeway is how far the clocks of two nodes may differ.
+	DefaultLeeway = 5 * time.Second
+
+	// DefaultCacheBytes bounds the verified tokens that are remembered.
+	DefaultCacheBytes = 32 << 20
+)
+
+// ErrTooLong means that the claims do not fit into a token of MaxLength.
+var ErrTooLong = fmt.Errorf("token would be longer than %d bytes", MaxLength)
+
+// Options says what an Authority writes into tokens and expects in them.
+type Options struct {
+	// Audience is "aud" and Issuer is "iss"; both are required.
+	Audience string
+	Issuer   string
+
+	// MaxTTL is the longest life of a token, from iat to exp. Default and
+	// maximum are the constant MaxTTL.
+	MaxTTL time.Duration
+
+	// Leeway is added to every comparison of a time with the clock. The
+	// default is DefaultLeeway, the maximum one minute.
+	Leeway time.Duration
+
+	// Now is the clock, by default time.Now.
+	Now func() time.Time
+
+	// CacheBytes bounds the memory of remembered tokens, about. The default
+	// is DefaultCacheBytes; below zero nothing is remembered.
+	CacheBytes int
+
+	// Derive computes a value from a token's claims once, when it is first
+	// verified; callers find it in Verified.Ext. It may run twice for one
+	// token, must not change the claims, and what it returns is shared and
+	// should be small (a few hundred bytes).
+	Derive func(*Claims) any
+}
+
+// Authority issues and verifies tokens. It is safe for use by many goroutines
+// and never changes: new keys are a new Authority, with an empty cache.
+type Authority struct {
+	opts    Options
+	signing *material
+	noKid   *verifier            // HS256 under the signing key, or nil
+	byKid   map[string]*verifier // one (algorithm, key) a key id
+	jwks    []byte
+	cache   *cache // nil if nothing is remembered
+}
+
+// verifier is one key with the parser that accepts its algorithm only.
+type verifier struct {
+	key    *material
+	parser *jwt.Parser
+	issued bool // the issuer claim is required
+}
+
+// New returns the authority that signs with signing and accepts its tokens and
+// those of the keys in verify. An HS256 key can only be the signing key: its
+// tokens carry no key id that could tell two of them apart.
+func New(signing Key, verify []Key, o Options) (*Authority, error) {
+	if signing.m == nil || signing.m.sign == nil {
+		return nil, errors.New("tokens: the signing key cannot sign")
+	}
+	if o.Audience == "" || o.Issuer == "" {
+		return nil, errors.New("tokens: audience and issuer are required")
+	}
+	if o.MaxTTL == 0 {
+		o.MaxTTL = MaxTTL
+	}
+	if o.MaxTTL < time.Second || o.MaxTTL > MaxTTL {
+		return nil, fmt.Errorf("tokens: the longest life is %v, from 1s to %v is possible", o.MaxTTL, MaxTTL)
+	}
+	if o.Leeway == 0 {
+		o.Leeway = DefaultLeeway
+	}
+	if o.Leeway < 0 || o.Leeway > time.Minute {
+		return nil, fmt.Errorf("tokens: the leeway is %v, up to 1m is possible", o.Leeway)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = DefaultCacheBytes
+	}
+
+	a := &Authority{opts: o, signing: signing.m, byKid: make(map[string]*verifier)}
+	if o.CacheBytes > 0 {
+		a.cache = newCache(o.CacheBytes)
+	}
+	for i, k := range slices.Insert(slices.Clone(verify), 0, signing) {
+		switch {
+		case k.m == nil:
+			return nil, errors.New("tokens: an empty verification key")
+		case k.m.kid != "":
+			// The id is a digest of the key: the same id is the same key.
+			a.byKid[k.m.kid] = newVerifier(k.m, o)
+		case i == 0:
+			a.noKid = newVerifier(k.m, o)
+		default:
+			return nil, errors.New("tokens: an HS256 key verifies only as the signing key")
+		}
+	}
+	var err error
+	if a.jwks, err = a.publish(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// newVerifier turns on every check that the library has. The same checks, and
+// those that it lacks, are in wireClaims.check.
+func newVerifier(k *material, o Options) *verifier {
+	v := &verifier{key: k, issued: k.kid != ""}
+	opts := []jwt.ParserOption{
+		jwt.WithValidMethods([]string{k.method.Alg()}),
+		jwt.WithAudience(o.Audience),
+		jwt.WithExpirationRequired(),
+		jwt.WithIssuedAt(),
+		jwt.WithLeeway(o.Leeway),
+		jwt.WithTimeFunc(o.Now),
+		jwt.WithStrictDecoding(),
+	}
+	if v.issued {
+		opts = append(opts, jwt.WithIssuer(o.Issuer))
+	}
+	v.parser = jwt.NewParser(opts...)
+	return v
+}
+
+// publish returns the public keys as a JWK set, the signing key first.
+func (a *Authority) publish() ([]byte, error) {
+	set := struct {
+		Keys []jwk `json:"keys"`
+	}{Keys: []jwk{}}
+	if k, ok := a.signing.jwk(); ok {
+		set.Keys = append(set.Keys, k)
+	}
+	var others []jwk
+	for kid, v := range a.byKid {
+		if k, ok := v.key.jwk(); ok && kid != a.signing.kid {
+			others = append(others, k)
+		}
+	}
+	slices.SortFunc(others, func(x, y jwk) int {
+		if x.Kid < y.Kid {
+			return -1
+		}
+		return 1
+	})
+	set.Keys = append(set.Keys, others...)
+	return json.Marshal(set)
+}
+
+// JWKS returns the keys that others may verify tokens with, as a JWK set
+// (RFC 7517, section 5): the Ed25519 keys, none if tokens are HS256.
+func (a *Authority) JWKS() []byte { return slices.Clone(a.jwks) }
+
+// Kid returns the id of the signing key, which for HS256 is empty.
+func (a *Authority) Kid() string { return a.signing.kid }
+
+// Verify returns what the token says, or a refusal: TOKEN_REQUIRED if raw is
+// empty, TOKEN_EXPIRED if its time is all that is wrong with it, otherwise
+// TOKEN_INVALID. It asks nothing but the clock; whether the token has been
+// revoked is for the caller to ask, on each call.
+func (a *Authority) Verify(raw string) (*Verified, *refusal.Refusal) {
+	if raw == "" {
+		r := refusal.New("TOKEN_REQUIRED", "a vault token is needed")
+		r.Challenge = "Bearer"
+		return nil, r
+	}
+	if len(raw) > MaxLength {
+		return nil, invalid("it is longer than a token can be")
+	}
+	if a.cache == nil {
+		v, _, r := a.verify(raw)
+		return v, r
+	}
+	hash := a.cache.hash(raw)
+	// Outside of its time a token goes the long way, which knows the reason.
+	if e := a.cache.get(hash, raw); e != nil && e.in(a.opts.Now().Unix()) {
+		return &e.verified, nil
+	}
+	v, life, r := a.verify(raw)
+	if r != nil {
+		return nil, r
+	}
+	return a.cache.put(hash, raw, v, life, a.opts.Now().Unix()), nil
+}
+
+// invalid is TOKEN_INVALID for a reason, which never quotes the token.
+func invalid(reason string) *refusal.Refusal {
+	r := refusal.New("TOKEN_INVALID", "the token is not valid: "+reason)
+	r.Challenge = `Bearer error="invalid_token"`
+	return r
+}
+
+// expired is TOKEN_EXPIRED.
+func expired() *refusal.Refusal {
+	r := refusal.New("TOKEN_EXPIRED", "the token has expired").WithHint("issue a new token")
+	r.Challenge = `Bearer error="invalid_token", error_description="expired"`
+	return r
+}

@@ -1,0 +1,69 @@
+package token
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+// payload is the claims as they are signed, in the order in which the
+// existing system writes them.
+type payload struct {
+	Service   string   `json:"service"`
+	Scope     []string `json:"scope"`
+	Context   Context  `json:"ctx"`
+	IssuedAt  int64    `json:"iat"`
+	ExpiresAt int64    `json:"exp"`
+	Audience  string   `json:"aud"` // a string: that system compares it with ===
+	Issuer    string   `json:"iss"`
+	Subject   string   `json:"sub"`
+	ID        string   `json:"jti"`
+}
+
+// Issue signs c. Audience and Issuer are the authority's own, an absent
+// IssuedAt is now, and an absent Subject is Context.AgentID. A token that
+// Verify would refuse is an error, ErrTooLong if it is its length.
+func (a *Authority) Issue(c Claims) (string, error) {
+	if c.IssuedAt.IsZero() {
+		c.IssuedAt = a.opts.Now()
+	}
+	if c.Subject == "" {
+		c.Subject = c.Context.AgentID
+	}
+	p := payload{
+		Service:   c.Service,
+		Scope:     c.Scope,
+		Context:   c.Context,
+		IssuedAt:  c.IssuedAt.Unix(),
+		ExpiresAt: c.ExpiresAt.Unix(),
+		Audience:  a.opts.Audience,
+		Issuer:    a.opts.Issuer,
+		Subject:   c.Subject,
+		ID:        c.ID,
+	}
+	switch life := time.Duration(p.ExpiresAt-p.IssuedAt) * time.Second; {
+	case p.ID == "" || p.Subject == "" || p.Service == "":
+		return "", errors.New("issue token: id, subject and service are required")
+	case p.Subject != p.Context.AgentID:
+		return "", errors.New("issue token: the subject is not the context's agent")
+	case life <= 0 || life > a.opts.MaxTTL:
+		return "", fmt.Errorf("issue token: a life of %v, up to %v is possible", life, a.opts.MaxTTL)
+	}
+	body, err := json.Marshal(&p)
+	if err != nil {
+		// Not wrapped: the encoder quotes what it cannot encode.
+		return "", errors.New("issue token: a claim is not valid UTF-8")
+	}
+	signed := a.signing.header + "." + encode(body)
+	sig, err := a.signing.method.Sign(signed, a.signing.sign)
+	if err != nil {
+		return "", fmt.Errorf("issue token: %w", err)
+	}
+	raw := signed + "." + encode(sig)
+	if len(raw) > MaxLength {
+		return "", fmt.Errorf("issue token: %w", ErrTooLong)
+	}
+	return raw, nil
+}

@@ -1,0 +1,126 @@
+package token
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// MinHMACLength is the least number of characters of an HS256 key. RFC 7518,
+// section 3.2, asks for as many bits as the hash has.
+const MinHMACLength = 32
+
+// Key signs or verifies tokens with one fixed algorithm. The zero Key is not
+// usable. Printing one shows its algorithm and key id, never its bytes.
+type Key struct{ m *material }
+
+// material is behind a pointer so that no verb of fmt reaches the bytes.
+type material struct {
+	method jwt.SigningMethod
+	kid    string // empty for HS256
+	sign   any    // []byte, ed25519.PrivateKey, or nil: verifies only
+	verify any    // []byte or ed25519.PublicKey
+	header string // the encoded header of a token that this key signs
+}
+
+// HMACKey returns the HS256 key that is the characters of secret, as the
+// existing system uses them; it has no key id. A secret of fewer than
+// MinHMACLength characters is refused.
+func HMACKey(secret string) (Key, error) {
+	if n := utf8.RuneCountInString(secret); n < MinHMACLength {
+		return Key{}, fmt.Errorf("signing key: %d characters, at least %d are needed", n, MinHMACLength)
+	}
+	raw := []byte(secret)
+	return Key{&material{
+		method: jwt.SigningMethodHS256,
+		sign:   raw,
+		verify: raw,
+		// The bytes that the existing system writes.
+		header: encode([]byte(`{"alg":"HS256","typ":"JWT"}`)),
+	}}, nil
+}
+
+// Ed25519Key returns the EdDSA key (RFC 8037) of priv.
+func Ed25519Key(priv ed25519.PrivateKey) (Key, error) {
+	if len(priv) != ed25519.PrivateKeySize {
+		return Key{}, errors.New("signing key: not an Ed25519 private key")
+	}
+	k, err := Ed25519PublicKey(priv.Public().(ed25519.PublicKey))
+	if err != nil {
+		return Key{}, err
+	}
+	k.m.sign = priv
+	return k, nil
+}
+
+// Ed25519PublicKey returns a key that verifies and cannot sign.
+func Ed25519PublicKey(pub ed25519.PublicKey) (Key, error) {
+	if len(pub) != ed25519.PublicKeySize {
+		return Key{}, errors.New("verification key: not an Ed25519 public key")
+	}
+	kid := thumbprint(pub)
+	return Key{&material{
+		method: jwt.SigningMethodEdDSA,
+		kid:    kid,
+		verify: pub,
+		header: encode([]byte(`{"alg":"EdDSA","typ":"JWT","kid":"` + kid + `"}`)),
+	}}, nil
+}
+
+// Kid returns the key id, which for an HS256 key is empty.
+func (k Key) Kid() string {
+	if k.m == nil {
+		return ""
+	}
+	return k.m.kid
+}
+
+// String returns the algorithm and the key id.
+func (k Key) String() string {
+	switch {
+	case k.m == nil:
+		return "no key"
+	case k.m.kid == "":
+		return k.m.method.Alg()
+	default:
+		return k.m.method.Alg() + " " + k.m.kid
+	}
+}
+
+// GoString returns the same as String.
+func (k Key) GoString() string { return k.String() }
+
+// jwk is a public key as in RFC 8037, section 2.
+type jwk struct {
+	Kty string `json:"kty"`
+	Crv string `json:"crv"`
+	X   string `json:"x"`
+	Kid string `json:"kid"`
+	Alg string `json:"alg"`
+	Use string `json:"use"`
+}
+
+// jwk returns the public half, and false for a key that has none.
+func (m *material) jwk() (jwk, bool) {
+	pub, ok := m.verify.(ed25519.PublicKey)
+	if !ok {
+		return jwk{}, false
+	}
+	return jwk{Kty: "OKP", Crv: "Ed25519", X: encode(pub), Kid: m.kid, Alg: m.method.Alg(), Use: "sig"}, true
+}
+
+// thumbprint is the key id of pub: its JWK thumbprint (RFC 7638, with the
+// members that RFC 8037, appendix A.3, names), so that the same key has the
+// same id on every node and after every restart.
+func thumbprint(pub ed25519.PublicKey) string {
+	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + encode(pub) + `"}`))
+	return encode(sum[:])
+}
+
+// encode is base64url without padding (RFC 7515, section 2).
+func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }

@@ -1,0 +1,198 @@
+package token
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddyvault/caddyvault/refusal"
+)
+
+// life is when a verified token is good, in Unix seconds with the leeway in
+// it: from <= now < until.
+type life struct{ from, until int64 }
+
+// in reports whether now lies in the life.
+func (l life) in(now int64) bool { return l.from <= now && now < l.until }
+
+// verify does the whole of Verify but for the cache. Form comes first, because
+// it is cheap; then the signature; and only then what the claims say.
+func (a *Authority) verify(raw string) (*Verified, life, *refusal.Refusal) {
+	head, rest, ok := strings.Cut(raw, ".")
+	if !ok || strings.Count(rest, ".") != 1 {
+		return nil, life{}, invalid("it is not a signed token of three parts")
+	}
+	if !canonicalAlphabet(raw) {
+		return nil, life{}, invalid("it has characters that no token has")
+	}
+	h, reason := parseHeader(head)
+	if reason != "" {
+		return nil, life{}, invalid(reason)
+	}
+	v := a.noKid
+	if h.hasKid {
+		v = a.byKid[h.kid]
+	}
+	if v == nil {
+		return nil, life{}, invalid("its key is not one of this vault")
+	}
+	if h.alg != v.key.method.Alg() {
+		return nil, life{}, invalid("its algorithm is not that of its key")
+	}
+
+	var w wireClaims
+	// The library has every check on too; its errors may quote the token.
+	_, err := v.parser.ParseWithClaims(raw, &w, func(*jwt.Token) (any, error) { return v.key.verify, nil })
+	if err != nil && !errors.Is(err, jwt.ErrTokenInvalidClaims) {
+		if errors.Is(err, jwt.ErrTokenSignatureInvalid) {
+			return nil, life{}, invalid("its signature does not match")
+		}
+		return nil, life{}, invalid("its form or its claims are not those of a token")
+	}
+	if reason := w.check(&a.opts, v.issued); reason != "" {
+		return nil, life{}, invalid(reason)
+	}
+	l := w.life(a.opts.Leeway)
+	switch now := a.opts.Now().Unix(); {
+	case now >= l.until:
+		return nil, life{}, expired()
+	case now < l.from:
+		return nil, life{}, invalid("it is not valid yet")
+	case err != nil && errors.Is(err, jwt.ErrTokenExpired):
+		return nil, life{}, expired() // the clock was set back between two looks
+	case err != nil:
+		return nil, life{}, invalid("its claims are not those of a token")
+	}
+
+	out := &Verified{Claims: w.claims()}
+	if a.opts.Derive != nil {
+		out.Ext = a.opts.Derive(&out.Claims)
+	}
+	return out, l, nil
+}
+
+// canonicalAlphabet reports whether raw is made of base64url characters and
+// dots. The decoder skips line breaks, so that one token would have many
+// spellings.
+func canonicalAlphabet(raw string) bool {
+	for i := range len(raw) {
+		c := raw[i]
+		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// header is the part of a token that is read before its signature is checked.
+type header struct {
+	alg, kid string
+	hasKid   bool
+}
+
+// parseHeader reads alg, kid and typ, and refuses any other parameter: crit
+// asks for an extension (RFC 7515, section 4.1.11), jwk, jku, x5c and x5u
+// bring a key, cty and zip change what the payload is. No token of the vault
+// or of the existing system has one.
+func parseHeader(segment string) (h header, reason string) {
+	const malformed = "its header is not that of a token"
+	raw, err := strictBase64.DecodeString(segment)
+	if err != nil {
+		return header{}, malformed
+	}
+	err = readObject(raw, func(name string, v jsontext.Value) error {
+		s, ok := text(v)
+		if !ok {
+			return errForm
+		}
+		switch name {
+		case "alg":
+			h.alg = s
+		case "kid":
+			h.kid, h.hasKid = s, true
+		case "typ":
+			// RFC 7515, section 4.1.9: compared without regard to case.
+			if !strings.EqualFold(s, "JWT") {
+				return errForm
+			}
+		default:
+			return errForm
+		}
+		return nil
+	})
+	if err != nil || h.alg == "" {
+		return header{}, malformed
+	}
+	return h, ""
+}
+
+// errForm is any violation of the form of a token. It says no more, so that it
+// cannot quote anything.
+var errForm = errors.New("not the form of a token")
+
+// readObject calls member for every member of the one object in data. Names
+// that occur twice, at any depth, invalid UTF-8 and trailing data are errors.
+func readObject(data []byte, member func(name string, v jsontext.Value) error) error {
+	// *bytes.Buffer lets the decoder use the bytes as they are.
+	d := jsontext.NewDecoder(newBuffer(data))
+	if d.PeekKind() != '{' {
+		return errForm
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return errForm
+	}
+	for d.PeekKind() != '}' {
+		t, err := d.ReadToken()
+		if err != nil {
+			return errForm
+		}
+		name := t.String()
+		v, err := d.ReadValue()
+		if err != nil {
+			return errForm
+		}
+		if err := member(name, v); err != nil {
+			return err
+		}
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return errForm
+	}
+	if _, err := d.ReadToken(); err != io.EOF {
+		return errForm
+	}
+	return nil
+}
+
+// text returns the string that v is, and false if it is anything else.
+func text(v jsontext.Value) (string, bool) {
+	if v.Kind() != '"' {
+		return "", false
+	}
+	b, err := jsontext.AppendUnquote(nil, v)
+	return string(b), err == nil
+}
+
+// maxTime is the last second of the year 9999, far beyond any token and far
+// below where a conversion of seconds could overflow.
+const maxTime = 253402300799
+
+// seconds returns the number that v is, if it is a whole, unsigned number of
+// seconds in plain digits, not beyond maxTime.
+func seconds(v jsontext.Value) (time.Time, bool) {
+	if v.Kind() != '0' || len(v) > len("253402300799") {
+		return time.Time{}, false
+	}
+	var n int64
+	for _, c := range v {
+		if c < '0' || c > '9' {
+			return time.Time{}, false
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return time.Unix(n, 0), n <= maxTime
+}

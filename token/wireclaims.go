@@ -1,0 +1,185 @@
+package token
+
+import (
+	"bytes"
+	"encoding/base64"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// strictBase64 refuses trailing bits that are not zero, so that no two
+// signatures decode to the same bytes.
+var strictBase64 = base64.RawURLEncoding.Strict()
+
+func newBuffer(data []byte) *bytes.Buffer { return bytes.NewBuffer(data) }
+
+// wireClaims is the payload of a token as it is read: every claim has exactly
+// the type that the vault writes, and a claim that is null is an error. It is
+// the jwt.Claims that the library validates.
+type wireClaims struct {
+	aud, iss, sub, jti, service string
+	hasIss, hasScope, hasCtx    bool
+	iat, exp, nbf               time.Time // zero if absent
+	scope                       []string
+	ctx                         Context
+}
+
+// UnmarshalJSON reads the payload. Claims that it does not know are ignored
+// (RFC 7519, section 4), but for cnf (RFC 7800): a token that is bound to its
+// holder is worthless to anyone else, so it is not accepted by code that does
+// not ask for the proof.
+func (w *wireClaims) UnmarshalJSON(data []byte) error {
+	return readObject(data, func(name string, v jsontext.Value) error {
+		ok := true
+		switch name {
+		case "aud":
+			w.aud, ok = text(v)
+		case "iss":
+			w.iss, ok = text(v)
+			w.hasIss = true
+		case "sub":
+			w.sub, ok = text(v)
+		case "jti":
+			w.jti, ok = text(v)
+		case "service":
+			w.service, ok = text(v)
+		case "iat":
+			w.iat, ok = seconds(v)
+		case "exp":
+			w.exp, ok = seconds(v)
+		case "nbf":
+			w.nbf, ok = seconds(v)
+		case "scope":
+			w.scope, ok = texts(v)
+			w.hasScope = true
+		case "ctx":
+			w.ctx, ok = readContext(v)
+			w.hasCtx = true
+		case "cnf":
+			ok = false
+		}
+		if !ok {
+			return errForm
+		}
+		return nil
+	})
+}
+
+// texts returns the strings of the array that v is.
+func texts(v jsontext.Value) ([]string, bool) {
+	d := jsontext.NewDecoder(newBuffer(v))
+	if t, err := d.ReadToken(); err != nil || t.Kind() != '[' {
+		return nil, false
+	}
+	list := []string{}
+	for d.PeekKind() != ']' {
+		e, err := d.ReadValue()
+		if err != nil {
+			return nil, false
+		}
+		s, ok := text(e)
+		if !ok || s == "" {
+			return nil, false
+		}
+		list = append(list, s)
+	}
+	return list, true
+}
+
+// readContext reads the claim "ctx".
+func readContext(v jsontext.Value) (c Context, ok bool) {
+	err := readObject(v, func(name string, v jsontext.Value) error {
+		var to *string
+		switch name {
+		case "agentId":
+			to = &c.AgentID
+		case "sessionId":
+			to = &c.SessionID
+		case "taskId":
+			to = &c.TaskID
+		case "skillId":
+			to = &c.SkillID
+		case "tool":
+			to = &c.Tool
+		default:
+			return nil
+		}
+		s, ok := text(v)
+		if !ok {
+			return errForm
+		}
+		*to = s
+		return nil
+	})
+	return c, err == nil
+}
+
+// check returns what is wrong with the claims, apart from the clock, or an
+// empty string. issued says that the issuer must be there: only tokens
+// without a key id, which the existing system writes too, may lack it.
+func (w *wireClaims) check(o *Options, issued bool) (reason string) {
+	switch {
+	case w.aud != o.Audience:
+		return "it is for another audience"
+	case w.iss != o.Issuer && (issued || w.hasIss):
+		return "it is from another issuer"
+	case w.jti == "" || w.sub == "" || w.service == "" || !w.hasScope || !w.hasCtx:
+		return "it lacks a claim that every token has"
+	case w.sub != w.ctx.AgentID:
+		return "its subject is not its agent"
+	case w.iat.IsZero() || w.exp.IsZero():
+		return "it does not say when it was issued and expires"
+	case !w.exp.After(w.iat):
+		return "it expires before it was issued"
+	case w.exp.Sub(w.iat) > o.MaxTTL:
+		return "it lives longer than is allowed"
+	}
+	return ""
+}
+
+// life returns when the token is good: from the later of iat and nbf to exp,
+// both with the leeway.
+func (w *wireClaims) life(leeway time.Duration) life {
+	from := w.iat
+	if w.nbf.After(from) {
+		from = w.nbf
+	}
+	// Whole seconds: a fraction of a leeway is dropped on the strict side.
+	s := int64(leeway / time.Second)
+	return life{from: from.Unix() - s, until: w.exp.Unix() + s}
+}
+
+// claims returns what callers see.
+func (w *wireClaims) claims() Claims {
+	return Claims{
+		Subject:   w.sub,
+		Audience:  w.aud,
+		Issuer:    w.iss,
+		ID:        w.jti,
+		IssuedAt:  w.iat,
+		ExpiresAt: w.exp,
+		Service:   w.service,
+		Scope:     w.scope,
+		Context:   w.ctx,
+	}
+}
+
+// The methods below are jwt.Claims.
+
+func date(t time.Time) *jwt.NumericDate {
+	if t.IsZero() {
+		return nil
+	}
+	return &jwt.NumericDate{Time: t}
+}
+
+func (w *wireClaims) GetExpirationTime() (*jwt.NumericDate, error) { return date(w.exp), nil }
+func (w *wireClaims) GetIssuedAt() (*jwt.NumericDate, error)       { return date(w.iat), nil }
+func (w *wireClaims) GetNotBefore() (*jwt.NumericDate, error)      { return date(w.nbf), nil }
+func (w *wireClaims) GetIssuer() (string, error)                   { return w.iss, nil }
+func (w *wireClaims) GetSubject() (string, error)                  { return w.sub, nil }
+func (w *wireClaims) GetAudience() (jwt.ClaimStrings, error)       { return jwt.ClaimStrings{w.aud}, nil }
+
+var _ jwt.Claims = (*wireClaims)(nil)
