@@ -107,7 +107,7 @@ func (c *cache) put(hash uint64, raw string, v *Verified, l life, now int64) *Ve
 	defer st.mu.Unlock()
 
 	set := c.set(hash)
-	victim := 0
+	victim := st.hand % ways // where all are equally good, not always the same
 	for i := range set {
 		e := set[i].Load()
 		if e != nil && e.hash == hash && e.raw == raw {
@@ -119,6 +119,15 @@ func (c *cache) put(hash uint64, raw string, v *Verified, l life, now int64) *Ve
 		}
 		if better(e, set[victim].Load(), now) {
 			victim = i
+		}
+	}
+	if e := set[victim].Load(); e != nil && e.used.Load() {
+		// All of the set is in use: each has to be used again to stay.
+		st.hand++
+		for i := range set {
+			if e := set[i].Load(); e != nil {
+				e.used.Store(false)
+			}
 		}
 	}
 	// The caller's string may be a piece of a whole request.
@@ -160,8 +169,8 @@ func (st *stripe) replace(slot *atomic.Pointer[entry], e *entry) {
 // advance moves the hand by one place and drops what is there, unless it has
 // been used since the hand was last here, or is keep.
 func (st *stripe) advance(slots []atomic.Pointer[entry], keep *entry, now int64) {
-	slot := &slots[st.hand]
 	st.hand = (st.hand + 1) % len(slots)
+	slot := &slots[st.hand]
 	e := slot.Load()
 	if e == nil || e == keep {
 		return

@@ -3,6 +3,7 @@ package token
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -46,6 +47,8 @@ func (a *Authority) Issue(c Claims) (string, error) {
 	switch life := time.Duration(p.ExpiresAt-p.IssuedAt) * time.Second; {
 	case p.ID == "" || p.Subject == "" || p.Service == "":
 		return "", errors.New("issue token: id, subject and service are required")
+	case slices.Contains(p.Scope, ""):
+		return "", errors.New("issue token: an empty scope")
 	case p.Subject != p.Context.AgentID:
 		return "", errors.New("issue token: the subject is not the context's agent")
 	case life <= 0 || life > a.opts.MaxTTL:

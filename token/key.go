@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -19,7 +20,7 @@ const MinHMACLength = 32
 // usable. Printing one shows its algorithm and key id, never its bytes.
 type Key struct{ m *material }
 
-// material is behind a pointer so that no verb of fmt reaches the bytes.
+// material is what a Key is made of.
 type material struct {
 	method jwt.SigningMethod
 	kid    string // empty for HS256
@@ -92,8 +93,9 @@ func (k Key) String() string {
 	}
 }
 
-// GoString returns the same as String.
-func (k Key) GoString() string { return k.String() }
+// Format writes the same as String for every verb: a String method alone
+// leaves verbs such as %d and %t, which would print what is inside.
+func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
 // jwk is a public key as in RFC 8037, section 2.
 type jwk struct {
