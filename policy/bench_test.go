@@ -1,0 +1,95 @@
+package policy
+
+import (
+	"fmt"
+	"testing"
+)
+
+// hundred is a service of 100 endpoints, as large ones are.
+func hundred(t testing.TB) *Compiled {
+	eps := map[string]string{}
+	for i := range 20 {
+		p := fmt.Sprintf("/v1/resource%02d", i)
+		eps[fmt.Sprintf("r%02d.list", i)] = "GET " + p + " r"
+		eps[fmt.Sprintf("r%02d.create", i)] = "POST " + p + " r"
+		eps[fmt.Sprintf("r%02d.get", i)] = "GET " + p + "/{id} r"
+		eps[fmt.Sprintf("r%02d.sub", i)] = "GET " + p + "/{id}/items/{item} r"
+		eps[fmt.Sprintf("r%02d.files", i)] = "GET " + p + "/{id}/files/{path...} r"
+	}
+	return service(t, "https://api.example.com/base", eps)
+}
+
+func BenchmarkMatch(b *testing.B) {
+	c := hundred(b)
+	for _, path := range []string{
+		"/v1/resource07",
+		"/v1/resource19/abc/items/def",
+		"/v1/resource11/abc/files/a/b/c/d.md",
+		"/v1/resource11/abc/files/docs%2Freadme.md",
+		"/v1/nothing/here",
+	} {
+		b.Run(path[1:], func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				c.Match("GET", path)
+			}
+		})
+	}
+}
+
+func BenchmarkDecideAction(b *testing.B) {
+	c := hundred(b)
+	scopes := []string{"r", "w"}
+	b.ReportAllocs()
+	for b.Loop() {
+		e, r := c.DecideAction("main", "r11.get")
+		if r != nil || e.DecideScope(scopes) != nil {
+			b.Fatal(r)
+		}
+	}
+}
+
+func BenchmarkPlan(b *testing.B) {
+	c := hundred(b)
+	for name, bench := range map[string]struct{ action, params string }{
+		"query": {"r11.sub", `{"id":"abc","item":17,"page":2,"per_page":100}`},
+		"json":  {"r11.create", `{"title":"a title","body":"some text that is a little longer","labels":["a","b"],"n":12}`},
+	} {
+		e, params := c.Endpoint(bench.action), []byte(bench.params)
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, r := e.Plan(params); r != nil {
+					b.Fatal(r)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkCheckProxyPath(b *testing.B) {
+	for _, path := range []string{"/v1/chat/completions", "/repos/o/r/contents/docs%2Freadme.md"} {
+		b.Run(path[1:], func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if r := CheckProxyPath(path); r != nil {
+					b.Fatal(r)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkParseService(b *testing.B) {
+	eps := map[string]string{}
+	for i := range 100 {
+		eps[fmt.Sprintf("a%02d", i)] = fmt.Sprintf("GET /v1/r%02d/{id} r", i)
+	}
+	data := serviceJSON("https://api.example.com", eps)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ParseService("svc", data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

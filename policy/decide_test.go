@@ -1,0 +1,189 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/caddyvault/caddyvault/refusal"
+)
+
+const github = `{
+  "baseUrl": "https://api.github.com",
+  "allowedAgents": ["main", "tony", "steve"],
+  "allowedActions": ["issue", "repo.get", "issues.create", "repo.delete", "git.push"],
+  "allowedScopes": ["github:repos:read", "github:issues:write"],
+  "agentScopes": {"steve": ["github:repos:read"]},
+  "endpoints": {
+    "repo.get": {"method": "GET", "path": "/repos/{owner}/{repo}", "requiredScope": ["github:repos:read"]},
+    "issues.create": {"method": "POST", "path": "/repos/{owner}/{repo}/issues", "requiredScope": ["github:repos:read", "github:issues:write"]},
+    "repo.delete": {"method": "DELETE", "path": "/repos/{owner}/{repo}", "requiredScope": ["github:repos:admin"]},
+    "issues.list": {"method": "GET", "path": "/repos/{owner}/{repo}/issues"},
+    "open": {"method": "GET", "path": "/zen"}
+  }
+}`
+
+func parse(t testing.TB, data string) *Compiled {
+	t.Helper()
+	c, err := ParseService("github", []byte(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func code(r *refusal.Refusal) string {
+	if r == nil {
+		return ""
+	}
+	return r.Code
+}
+
+func TestDecideIssue(t *testing.T) {
+	c := parse(t, github)
+	read, write := "github:repos:read", "github:issues:write"
+	for _, tc := range []struct {
+		agent  string
+		scopes []string
+		want   string
+	}{
+		{"tony", []string{read}, ""},
+		{"tony", []string{read, write}, ""},
+		{"tony", []string{read, read}, ""},
+		{"steve", []string{read}, ""},
+		{"steve", []string{write}, "INSUFFICIENT_SCOPE:" + write},
+		{"steve", []string{read, write}, "INSUFFICIENT_SCOPE:" + write},
+		{"eve", []string{read}, "POLICY_DENY"},
+		{"", []string{read}, "POLICY_DENY"},
+		{"*", []string{read}, "POLICY_DENY"},
+		{"Tony", []string{read}, "POLICY_DENY"},
+		{"eve", nil, "POLICY_DENY"},
+		{"tony", nil, "SCOPE_REQUIRED"},
+		{"tony", []string{}, "SCOPE_REQUIRED"},
+		{"tony", []string{""}, "SCOPE_INVALID"},
+		{"tony", []string{"a\r\nb"}, "SCOPE_INVALID"},
+		{"tony", []string{"é"}, "SCOPE_INVALID"},
+		{"tony", slices.Repeat([]string{read}, maxScopes+1), "SCOPE_INVALID"},
+		{"tony", []string{"x", read, "y", "x"}, "INVALID_SCOPE:x,y"},
+		{"tony", []string{"GITHUB:REPOS:READ"}, "INVALID_SCOPE:GITHUB:REPOS:READ"},
+		{"tony", []string{"*"}, "INVALID_SCOPE:*"},
+		{"steve", []string{"x", write}, "INVALID_SCOPE:x"},
+	} {
+		if got := code(c.DecideIssue(tc.agent, tc.scopes)); got != tc.want {
+			t.Errorf("%s %v: got %q, want %q", tc.agent, tc.scopes, got, tc.want)
+		}
+	}
+	r := c.DecideIssue("steve", []string{write})
+	if !strings.Contains(r.Hint, read) || strings.Contains(r.Hint, write) {
+		t.Errorf("the hint lists what the agent may have: %q", r.Hint)
+	}
+
+	closed := parse(t, strings.Replace(github, `"issue", `, "", 1))
+	if got := code(closed.DecideIssue("tony", []string{read})); got != "POLICY_DENY" {
+		t.Errorf("without the action issue: %q", got)
+	}
+	noScopes := parse(t, strings.Replace(github, `["github:repos:read", "github:issues:write"],
+  "agent`, `[],
+  "agent`, 1))
+	if got := code(noScopes.DecideIssue("tony", []string{read})); got != "SERVICE_ALLOWED_SCOPES_NOT_CONFIGURED" {
+		t.Errorf("without scopes: %q", got)
+	}
+	if got := code(noScopes.DecideIssue("tony", nil)); got != "SCOPE_REQUIRED" {
+		t.Errorf("without scopes, asking for none: %q", got)
+	}
+}
+
+func TestDecideAction(t *testing.T) {
+	c := parse(t, github)
+	for _, tc := range []struct{ agent, action, want, hint string }{
+		{"tony", "repo.get", "", ""},
+		{"eve", "repo.get", "POLICY_DENY", "allowedAgents"},
+		{"eve", "nothing", "POLICY_DENY", "allowedAgents"},
+		{"tony", "issues.list", "POLICY_DENY", "repo.get"},
+		{"tony", "repos.get", "POLICY_DENY", "the nearest action is repo.get"},
+		{"tony", "Repo.Get", "POLICY_DENY", "the nearest action is repo.get"},
+		{"tony", "git.push", "UNKNOWN_ACTION", "repo.get"},
+		{"tony", "issue", "UNKNOWN_ACTION", "repo.get"},
+		{"tony", "", "POLICY_DENY", ""},
+		{"tony", "*", "POLICY_DENY", ""},
+		{"tony", "../../x\r\n", "POLICY_DENY", ""},
+		{"tony", strings.Repeat("a", 10_000), "POLICY_DENY", ""},
+	} {
+		e, r := c.DecideAction(tc.agent, tc.action)
+		if code(r) != tc.want || (e == nil) != (r != nil) {
+			t.Errorf("%s %s: got %v", tc.agent, tc.action, r)
+			continue
+		}
+		if r != nil && (!strings.Contains(r.Hint, tc.hint) || strings.ContainsAny(r.Detail+r.Hint, "\r\n") || len(r.Detail) > 300) {
+			t.Errorf("%s %s: hint %q", tc.agent, tc.action, r.Hint)
+		}
+	}
+
+	all := parse(t, strings.NewReplacer(`["main", "tony", "steve"]`, `["*"]`,
+		`["issue", "repo.get", "issues.create", "repo.delete", "git.push"]`, `["*"]`).Replace(github))
+	if _, r := all.DecideAction("anyone", "open"); r != nil {
+		t.Errorf("wildcards: %v", r)
+	}
+	if _, r := all.DecideAction("anyone", "nothing"); code(r) != "UNKNOWN_ACTION" {
+		t.Errorf("wildcards, no endpoint: %v", r)
+	}
+	if r := all.DecideIssue("anyone", []string{"github:repos:read"}); r != nil {
+		t.Errorf("wildcards, issue: %v", r)
+	}
+	none := parse(t, strings.NewReplacer(`["main", "tony", "steve"]`, `[]`).Replace(github))
+	if _, r := none.DecideAction("tony", "open"); code(r) != "POLICY_DENY" {
+		t.Errorf("nobody is allowed: %v", r)
+	}
+}
+
+func TestDecideScope(t *testing.T) {
+	c := parse(t, github)
+	read, write := "github:repos:read", "github:issues:write"
+	for _, tc := range []struct {
+		action  string
+		granted []string
+		want    string
+	}{
+		{"repo.get", []string{read}, ""},
+		{"repo.get", []string{write, read}, ""},
+		{"repo.get", []string{write}, "INSUFFICIENT_SCOPE:" + read},
+		{"repo.get", nil, "INSUFFICIENT_SCOPE:" + read},
+		{"repo.get", []string{"github:repos"}, "INSUFFICIENT_SCOPE:" + read},
+		{"repo.get", []string{"*"}, "INSUFFICIENT_SCOPE:" + read},
+		{"issues.create", []string{read}, "INSUFFICIENT_SCOPE:" + write},
+		{"issues.create", []string{}, "INSUFFICIENT_SCOPE:" + read + "," + write},
+		{"issues.create", []string{write, read}, ""},
+		{"open", nil, ""},
+	} {
+		r := c.Endpoint(tc.action).DecideScope(tc.granted)
+		if code(r) != tc.want {
+			t.Errorf("%s %v: got %v", tc.action, tc.granted, r)
+		}
+		if r != nil && !strings.Contains(r.Hint, read) {
+			t.Errorf("%s: the hint names the scope: %q", tc.action, r.Hint)
+		}
+	}
+}
+
+func TestNoEndpoint(t *testing.T) {
+	c := parse(t, github)
+	for _, tc := range []struct{ method, path, hint string }{
+		{"PATCH", "/repos/o/r", "GET (repo.get), DELETE (repo.delete)"},
+		{"GET", "/repos/o", "near it are: GET /repos/{owner}/{repo} (repo.get)"},
+		{"GET", "/nothing/here", "actions of the service: issues.create, repo.delete, repo.get"},
+		{"GET", "", "actions of the service"},
+		{"BREW", "/x", "actions of the service"},
+	} {
+		r := c.NoEndpoint(tc.method, tc.path)
+		if r.Code != "NO_ENDPOINT" || r.Status != 404 || !strings.Contains(r.Hint, tc.hint) {
+			t.Errorf("%s %s: %d %s, hint %q", tc.method, tc.path, r.Status, r.Code, r.Hint)
+		}
+	}
+}
+
+func TestActions(t *testing.T) {
+	got := parse(t, github).Actions()
+	if !slices.Equal(got, []string{"issues.create", "issues.list", "open", "repo.delete", "repo.get"}) {
+		t.Errorf("got %v", got)
+	}
+}
