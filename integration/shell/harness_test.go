@@ -53,7 +53,7 @@ func newBox(t *testing.T) *box {
 	}
 	for _, name := range programs {
 		write(t, filepath.Join(bin, name), fmt.Sprintf(
-			"#!/bin/sh\n{ printf '%%s\\n' %q \"$@\"; /usr/bin/env; } >>'%s'\nexec '%s' \"$@\"\n",
+			"#!/bin/sh\n{ printf '%%s\\n' %q \"$@\"; export -p; } >>'%s'\nexec '%s' \"$@\"\n",
 			name, b.log, find(t, name)), 0o755)
 	}
 	b.env = []string{
@@ -84,7 +84,7 @@ func (b *box) checkPrograms() {
 		b.t.Errorf("an agent's token was in the arguments or environment of a program")
 	}
 	for line := range bytes.Lines(logged) {
-		if bytes.Contains(line, []byte(adminToken)) && !bytes.HasPrefix(line, []byte("VAULT_ADMIN_TOKEN=")) {
+		if bytes.Contains(line, []byte(adminToken)) && !bytes.Contains(line, []byte("VAULT_ADMIN_TOKEN=")) {
 			b.t.Errorf("the admin token was in the arguments or environment of a program")
 		}
 	}

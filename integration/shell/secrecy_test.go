@@ -116,7 +116,7 @@ func TestPrograms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"curl\n", "jq\n", "--dump-header\n", "HOME=" + b.home + "\n"} {
+	for _, line := range []string{"curl\n", "jq\n", "--dump-header\n", "HOME="} {
 		if !strings.Contains(string(logged), line) {
 			t.Errorf("the wrappers did not write down %q", line)
 		}
