@@ -37,6 +37,10 @@ type Refusal struct {
 	// Challenge is the value of WWW-Authenticate, if the status is 401.
 	Challenge string
 
+	// Recorded says that the audit log already has the record of this
+	// refusal, written where it was decided.
+	Recorded bool
+
 	// Cause is what happened underneath. It goes to the server's log only,
 	// never into an answer or a record.
 	Cause error

@@ -1,0 +1,130 @@
+package caddyvault
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyvault/caddyvault/vault"
+)
+
+// An engine is the state of one data directory in this process. It outlives
+// configurations: a reload finds it open and goes on with it. It is counted by
+// the configurations that name the directory and by the requests under way,
+// and closed with the last of them.
+//
+// caddy.UsagePool does not serve here: it forgets a key before the value's
+// destructor has run, and a configuration that comes back in between would
+// find the directory still locked.
+type engine struct {
+	dir    string
+	refs   atomic.Int64  // 0 once it is being closed, and for good
+	closed chan struct{} // closed when the state is
+
+	mu       sync.Mutex
+	state    *vault.State
+	settings engineSettings
+}
+
+// engineSettings is what a state is opened with.
+type engineSettings struct {
+	servicesDir   string
+	encryptionKey string
+}
+
+// digest is for comparing settings without keeping the key.
+func (s engineSettings) digest() [sha256.Size]byte {
+	return sha256.Sum256([]byte(s.servicesDir + "\x00" + s.encryptionKey))
+}
+
+var engines = struct {
+	mu sync.Mutex
+	m  map[string]*engine
+}{m: make(map[string]*engine)}
+
+// acquireEngine returns the engine of a data directory, an absolute path, and
+// counts the caller. It opens nothing. If the last one there was is just being
+// closed, it waits for that.
+func acquireEngine(dir string) *engine {
+	for {
+		engines.mu.Lock()
+		e, ok := engines.m[dir]
+		if !ok {
+			e = &engine{dir: dir, closed: make(chan struct{})}
+			e.refs.Store(1)
+			engines.m[dir] = e
+			engines.mu.Unlock()
+			return e
+		}
+		engines.mu.Unlock()
+		if e.retain() {
+			return e
+		}
+		<-e.closed
+	}
+}
+
+// retain counts a caller on an engine; it returns false if the engine is gone.
+func (e *engine) retain() bool {
+	for {
+		n := e.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if e.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// release takes back one count, and closes the state with the last.
+func (e *engine) release() error {
+	if e.refs.Add(-1) > 0 {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var err error
+	if e.state != nil {
+		err = e.state.Close()
+	}
+	engines.mu.Lock()
+	delete(engines.m, e.dir)
+	engines.mu.Unlock()
+	close(e.closed)
+	return err
+}
+
+// errSettingsChanged is returned for a reload that changes what only a restart
+// can.
+var errSettingsChanged = errors.New("services_dir and encryption_key of a data directory in use cannot change in a reload; restart instead")
+
+// open returns the state, opening it the first time.
+func (e *engine) open(s engineSettings, logger *zap.Logger) (*vault.State, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.state != nil {
+		if e.settings.digest() != s.digest() {
+			return nil, fmt.Errorf("%s: %w", e.dir, errSettingsChanged)
+		}
+		return e.state, nil
+	}
+	st, err := vault.OpenState(context.Background(), vault.StateOptions{
+		DataDir:       e.dir,
+		ServicesDir:   s.servicesDir,
+		EncryptionKey: s.encryptionKey,
+		Logger:        logger,
+		Now:           time.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.state, e.settings = st, s
+	return st, nil
+}

@@ -1,0 +1,242 @@
+package handlers
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/token"
+	"github.com/caddyvault/caddyvault/vault"
+)
+
+// health answers GET /health.
+func health(rq *request, _ []byte) *refusal.Refusal {
+	if refused := rq.vault.Health(); refused != nil {
+		body, err := json.Marshal(struct {
+			OK    bool   `json:"ok"`
+			Error string `json:"error"`
+		}{false, refused.Code})
+		if err != nil {
+			return refusal.New(refusal.Internal, "").WithCause(err)
+		}
+		rq.answerRaw(refused.Status, body)
+		return nil
+	}
+	rq.answerRaw(200, []byte(`{"ok":true}`))
+	return nil
+}
+
+// jwks answers GET /.well-known/jwks.json.
+func jwks(rq *request, _ []byte) *refusal.Refusal {
+	rq.w.Header().Set("Cache-Control", "public, max-age=300")
+	rq.answerRaw(200, rq.vault.JWKS())
+	return nil
+}
+
+// issueToken answers POST /vault.issueToken.
+func issueToken(rq *request, body []byte) *refusal.Refusal {
+	var in struct {
+		Service   string         `json:"service"`
+		Scope     []string       `json:"scope"`
+		TTL       jsontext.Value `json:"ttl"`
+		AgentID   string         `json:"agentId"`
+		SessionID string         `json:"sessionId"`
+		TaskID    string         `json:"taskId"`
+		SkillID   string         `json:"skillId"`
+		Tool      string         `json:"tool"`
+	}
+	if refused := rq.identify(); refused != nil {
+		return refused
+	}
+	if refused := decode(body, &in, false); refused != nil {
+		return refused
+	}
+	req := vault.IssueRequest{
+		Service: in.Service,
+		Scope:   in.Scope,
+		Context: token.Context{AgentID: in.AgentID, SessionID: in.SessionID, TaskID: in.TaskID, SkillID: in.SkillID, Tool: in.Tool},
+	}
+	if in.TTL != nil && in.TTL.Kind() != 'n' {
+		ttl, ok := integer(in.TTL, 1<<31)
+		if !ok || ttl < 1 {
+			rq.record.Service = in.Service
+			return refusal.New("TTL_INVALID", "ttl is a whole number of seconds, at least 1")
+		}
+		req.TTL = ttl
+	}
+	res, refused := rq.vault.Issue(rq.Context(), rq.caller, req, &rq.record)
+	if refused != nil {
+		return refused
+	}
+	return rq.answer(res)
+}
+
+// call answers POST /vault.call.
+func call(rq *request, body []byte) *refusal.Refusal {
+	type context struct {
+		AgentID   *string `json:"agentId"`
+		SessionID *string `json:"sessionId"`
+		TaskID    *string `json:"taskId"`
+		SkillID   *string `json:"skillId"`
+	}
+	var in struct {
+		Token   string         `json:"token"`
+		Service string         `json:"service"`
+		Action  string         `json:"action"`
+		Params  jsontext.Value `json:"params"`
+		Context *context       `json:"context"`
+	}
+	if refused := decode(body, &in, false); refused != nil {
+		return refused
+	}
+	raw, refused := bearer(rq.Header["Authorization"], in.Token)
+	if refused != nil {
+		return refused
+	}
+	req := vault.CallRequest{Token: raw, Service: in.Service, Action: in.Action}
+	if in.Params != nil && in.Params.Kind() != 'n' {
+		req.Params = in.Params
+	}
+	if c := in.Context; c != nil {
+		req.Context = make(map[string]string, 4)
+		for name, value := range map[string]*string{"agentId": c.AgentID, "sessionId": c.SessionID, "taskId": c.TaskID, "skillId": c.SkillID} {
+			if value != nil {
+				req.Context[name] = *value
+			}
+		}
+	}
+	t, refused := rq.vault.Admit(req, &rq.record)
+	if refused != nil {
+		return refused
+	}
+	rq.known = true
+	rq.agentKnown(t.Subject)
+	return rq.vault.Call(rq.w, rq.Request, t, req, &rq.record)
+}
+
+// bearer returns the token of the Authorization header or of the body. In
+// both, they must be equal.
+func bearer(authorization []string, inBody string) (string, *refusal.Refusal) {
+	if len(authorization) == 0 {
+		return inBody, nil
+	}
+	scheme, value, _ := strings.Cut(authorization[0], " ")
+	if len(authorization) > 1 || !strings.EqualFold(scheme, "Bearer") {
+		return "", refusal.New("TOKEN_INVALID", "the Authorization header must be one, of the scheme Bearer")
+	}
+	value = strings.TrimSpace(value)
+	if inBody != "" && inBody != value {
+		return "", refusal.New("TOKEN_INVALID", "the tokens in the Authorization header and in the body differ").
+			WithHint("send the token in one of the two")
+	}
+	return value, nil
+}
+
+// revoke answers POST /vault.revoke.
+func revoke(rq *request, body []byte) *refusal.Refusal {
+	var in struct {
+		vault.RevokeTargets
+		Reason string `json:"reason"`
+	}
+	if refused := rq.identify(); refused != nil {
+		return refused
+	}
+	if refused := decode(body, &in, false); refused != nil {
+		return refused
+	}
+	if in.Reason == "" {
+		in.Reason = "manual"
+	}
+	if refused := rq.vault.Revoke(rq.Context(), rq.caller, in.RevokeTargets, in.Reason, &rq.record); refused != nil {
+		return refused
+	}
+	return rq.answer(struct {
+		OK      bool                `json:"ok"`
+		Revoked vault.RevokeTargets `json:"revoked"`
+	}{true, in.RevokeTargets})
+}
+
+// Bounds of an audit query (wire.md).
+const (
+	queryLimit    = 100
+	queryLimitMax = 1000
+	maxInteger    = 1 << 53 // what every JSON reader can hold
+)
+
+// auditQuery answers POST /vault.audit.query.
+func auditQuery(rq *request, body []byte) *refusal.Refusal {
+	var in struct {
+		Filters map[string]jsontext.Value `json:"filters"`
+		Limit   jsontext.Value            `json:"limit"`
+		Since   jsontext.Value            `json:"since"`
+		Until   jsontext.Value            `json:"until"`
+		Before  jsontext.Value            `json:"before"`
+	}
+	if refused := rq.identify(); refused != nil {
+		return refused
+	}
+	if refused := decode(body, &in, false); refused != nil {
+		return refused
+	}
+	q := audit.Query{Limit: queryLimit, Filters: make(map[string]string, len(in.Filters))}
+	for name, v := range in.Filters {
+		switch v.Kind() {
+		case '"':
+			if err := json.Unmarshal(v, new(string)); err != nil {
+				return decodeRefusal(err)
+			}
+			s, err := jsontext.AppendUnquote(nil, v)
+			if err != nil {
+				return decodeRefusal(err)
+			}
+			q.Filters[name] = string(s)
+		case '0', 't', 'f':
+			q.Filters[name] = string(v)
+		default:
+			return refusal.New("FILTERS_INVALID:"+name, "a filter's value is a string, a number, true or false")
+		}
+	}
+	for _, f := range [...]struct {
+		name  string
+		value jsontext.Value
+		set   func(int64)
+	}{
+		{"limit", in.Limit, func(n int64) { q.Limit = int(min(n, queryLimitMax)) }},
+		{"since", in.Since, func(n int64) { q.Since = n }},
+		{"until", in.Until, func(n int64) { q.Until = n }},
+		{"before", in.Before, func(n int64) { q.Before = uint64(n) }},
+	} {
+		if f.value == nil || f.value.Kind() == 'n' {
+			continue
+		}
+		n, ok := integer(f.value, maxInteger)
+		if !ok || n < 1 {
+			return fieldInvalid(f.name, "%s is a whole number, at least 1", f.name)
+		}
+		f.set(n)
+	}
+	res, refused := rq.vault.Query(rq.Context(), rq.caller, q)
+	if refused != nil {
+		return refused
+	}
+	size := 2
+	for _, line := range res.Lines {
+		size += len(line) + 1
+	}
+	out := append(make([]byte, 0, size), '[')
+	for i, line := range res.Lines {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, line...)
+	}
+	if res.Next > 0 {
+		rq.w.Header().Set("Vault-Audit-Next", strconv.FormatUint(res.Next, 10))
+	}
+	rq.answerRaw(200, append(out, ']'))
+	return nil
+}

@@ -1,0 +1,146 @@
+package handlers
+
+import (
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/refusal"
+)
+
+// problem is a refusal as it is sent: a problem document (RFC 9457) with the
+// members error and requestId for programs, and hint for whoever wants to
+// know what to do next.
+type problem struct {
+	Type      string `json:"type"`
+	Title     string `json:"title"`
+	Status    int    `json:"status"`
+	Detail    string `json:"detail,omitzero"`
+	Error     string `json:"error"`
+	RequestID string `json:"requestId"`
+	Hint      string `json:"hint,omitzero"`
+}
+
+// maxCode is how much of a code is sent and recorded, in bytes: its detail may
+// be a list of names that a client chose.
+const maxCode = 256
+
+// refuse is where every refusal becomes its record and its answer.
+func (rq *request) refuse(r *refusal.Refusal) {
+	code := printable(r.Code, maxCode)
+	if r.Cause != nil && rq.server.OnError != nil {
+		rq.server.OnError(rq.Request, r)
+	}
+	if !r.Recorded && rq.vault != nil {
+		rec := rq.record
+		rec.Event = rq.event + ".denied"
+		rec.Error = code
+		rec.RequestID = rq.requestID()
+		rec.Client = rq.clientText()
+		entry := audit.Entry{Record: rec}
+		// A full queue or a log that cannot be written is what the answer
+		// says already, or what /health says.
+		if rq.known {
+			_ = rq.vault.Audit().Enqueue(entry)
+		} else {
+			_ = rq.vault.Audit().EnqueueRefusal(rq.caller.Client, entry)
+		}
+	}
+
+	h := rq.w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Vault-Error", code)
+	if r.Challenge != "" {
+		h.Set("WWW-Authenticate", r.Challenge)
+	} else if r.Status == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", `Bearer realm="caddyvault"`)
+	}
+	if r.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(float64(r.RetryAfter)/float64(time.Second)))))
+	}
+	base := refusal.Base(code)
+	body, err := json.Marshal(problem{
+		Type:      "urn:caddyvault:error:" + base,
+		Title:     title(base),
+		Status:    r.Status,
+		Detail:    printable(r.Detail, 1024),
+		Error:     code,
+		RequestID: rq.requestID(),
+		Hint:      printable(r.Hint, 1024),
+	}, jsontext.AllowInvalidUTF8(true))
+	if err != nil {
+		body = []byte(`{"error":"INTERNAL"}`)
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	rq.w.WriteHeader(r.Status)
+	if rq.Method != http.MethodHead {
+		_, _ = rq.w.Write(body)
+	}
+}
+
+// title is the code in words: what RFC 9457 asks to be the same for every
+// problem of a type.
+func title(base string) string {
+	words := strings.ToLower(strings.ReplaceAll(base, "_", " "))
+	if words == "" {
+		return ""
+	}
+	return strings.ToUpper(words[:1]) + words[1:]
+}
+
+// printable returns s with everything but printable ASCII replaced, cut at
+// most bytes: codes stand in a header.
+func printable(s string, most int) string {
+	clean := true
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] > 0x7e {
+			clean = false
+			break
+		}
+	}
+	if !clean {
+		s = strings.Map(func(r rune) rune {
+			if r < 0x20 || r > 0x7e {
+				return '?'
+			}
+			return r
+		}, s)
+	}
+	if len(s) > most {
+		s = s[:most]
+	}
+	return s
+}
+
+// answer sends a success as JSON.
+func (rq *request) answer(value any) *refusal.Refusal {
+	body, err := json.Marshal(value)
+	if err != nil {
+		return refusal.New(refusal.Internal, "the answer could not be encoded").WithCause(err)
+	}
+	rq.answerRaw(http.StatusOK, body)
+	return nil
+}
+
+// answerRaw sends JSON that is encoded already.
+func (rq *request) answerRaw(status int, body []byte) {
+	h := rq.w.Header()
+	h.Set("Content-Type", "application/json")
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-store")
+	}
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	rq.w.WriteHeader(status)
+	if rq.Method != http.MethodHead {
+		_, _ = rq.w.Write(body)
+	}
+}

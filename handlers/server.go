@@ -1,0 +1,186 @@
+package handlers
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/vault"
+)
+
+// Group is a part of the API that a site may serve.
+type Group uint8
+
+// The groups.
+const (
+	Agent Group = 1 << iota // health, issueToken, call, revoke, audit.query, the key set
+	Admin                   // vault.admin.*, and health
+)
+
+// Server serves the API of one site.
+type Server struct {
+	// Groups are the parts of the API that are served here; a path of the
+	// others is NOT_FOUND.
+	Groups Group
+
+	// Identify says who is calling.
+	Identify Identifier
+
+	// AllowedHosts are Host names that are legal on a loopback connection
+	// beside the loopback names and addresses, in lower case and without port.
+	AllowedHosts []string
+
+	// ClientIP returns the address that the server in front takes for the
+	// client's, "" if it is the connection's own.
+	ClientIP func(r *http.Request) string
+
+	// OnAgent, if set, is told the agent as soon as it is known.
+	OnAgent func(r *http.Request, agent string)
+
+	// OnError, if set, is told what went wrong underneath a refusal. It must
+	// not be shown to clients.
+	OnError func(r *http.Request, refused *refusal.Refusal)
+}
+
+// request is one request on its way through a route.
+type request struct {
+	*http.Request
+	w      http.ResponseWriter
+	server *Server
+	vault  *vault.Vault
+	caller vault.Caller
+
+	// event names the record of a refusal, less ".denied".
+	event string
+
+	// record gathers what is known for the audit record.
+	record audit.Record
+
+	// known is set once the caller has shown a valid token, or is an
+	// administrator or a known agent: its refusals are not those of an
+	// outsider.
+	known bool
+}
+
+// route answers a request. A returned refusal means that nothing has been
+// written.
+type route struct {
+	group   Group
+	event   string // of a refusal, less ".denied"
+	method  string
+	noBody  bool
+	handler func(rq *request, body []byte) *refusal.Refusal
+}
+
+// routes are the exact paths of the API (wire.md).
+var routes map[string]route
+
+func init() {
+	post := func(group Group, event string, h func(*request, []byte) *refusal.Refusal) route {
+		return route{group: group, event: event, method: http.MethodPost, handler: h}
+	}
+	routes = map[string]route{
+		"/health":                {group: Agent | Admin, event: "request", method: http.MethodGet, noBody: true, handler: health},
+		"/.well-known/jwks.json": {group: Agent, event: "request", method: http.MethodGet, noBody: true, handler: jwks},
+		"/vault.issueToken":      post(Agent, "token.issue", issueToken),
+		"/vault.call":            post(Agent, "proxy.call", call),
+		"/vault.revoke":          post(Agent, "token.revoke", revoke),
+		"/vault.audit.query":     post(Agent, "audit.query", auditQuery),
+	}
+	for name, h := range adminRoutes {
+		routes["/vault.admin."+name] = post(Admin, "admin."+name, asAdmin(name, h))
+	}
+}
+
+// Owns reports whether a path is one of the API's, served here or not. Other
+// paths are none of the vault's business.
+func Owns(path string) bool {
+	_, ok := routes[path]
+	return ok || strings.HasPrefix(path, "/vault.")
+}
+
+// Serve answers a request whose path is one of the API's. openErr says why
+// there is no vault, if there is none.
+func (s *Server) Serve(w http.ResponseWriter, r *http.Request, v *vault.Vault, openErr error) {
+	rq := &request{Request: r, w: w, server: s, vault: v, event: "request"}
+	rq.caller.Client = clientAddr(r)
+	if openErr != nil {
+		rq.refuse(refusal.New(refusal.StoreUnavailable, "the vault could not be opened; the server's log says why").WithCause(openErr))
+		return
+	}
+	rt, ok := routes[r.URL.Path]
+	if refused := rq.serve(rt, ok && rt.group&s.Groups != 0); refused != nil {
+		rq.refuse(refused)
+	}
+}
+
+func (rq *request) serve(rt route, found bool) *refusal.Refusal {
+	if refused := rq.checkBrowser(); refused != nil {
+		return refused
+	}
+	if !found {
+		return refusal.New("NOT_FOUND", "there is no such route here").
+			WithHint("the routes are listed in the documentation of the HTTP API")
+	}
+	if rq.Method != rt.method && !(rt.method == http.MethodGet && rq.Method == http.MethodHead) {
+		rq.w.Header().Set("Allow", rt.method)
+		return refusal.New("METHOD_NOT_ALLOWED", "this route takes %s", rt.method)
+	}
+	if rt.noBody {
+		return rt.handler(rq, nil)
+	}
+	if refused := checkMediaType(rq.Header); refused != nil {
+		return refused
+	}
+	rq.event = rt.event
+	if rt.group == Admin {
+		// Who is not an administrator does not get to send a body.
+		if refused := rq.vault.Authorize(rq.caller, rq.Header); refused != nil {
+			return refused
+		}
+		rq.known = true
+	}
+	body, refused := readBody(rq.w, rq.Request)
+	if refused != nil {
+		return refused
+	}
+	return rt.handler(rq, body)
+}
+
+// identify learns who is calling, for the routes that need a known agent.
+func (rq *request) identify() *refusal.Refusal {
+	agent, trusted, refused := rq.server.Identify.identify(rq.Request, rq.local())
+	if refused != nil {
+		return refused
+	}
+	rq.caller.Agent, rq.caller.Trusted = agent, trusted
+	if agent != "" {
+		rq.agentKnown(agent)
+	}
+	rq.known = agent != "" || trusted
+	return nil
+}
+
+func (rq *request) agentKnown(agent string) {
+	if rq.server.OnAgent != nil {
+		rq.server.OnAgent(rq.Request, agent)
+	}
+}
+
+// allowedHost reports whether a Host, lower case and without port, is one that
+// the operator has listed.
+func (s *Server) allowedHost(host string) bool { return slices.Contains(s.AllowedHosts, host) }
+
+// requestID returns the name of the request, making one up the first time.
+func (rq *request) requestID() string {
+	if rq.caller.RequestID == "" {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails
+		rq.caller.RequestID = hex.EncodeToString(b[:])
+	}
+	return rq.caller.RequestID
+}

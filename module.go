@@ -1,0 +1,332 @@
+// Package caddyvault is a Caddy plugin that keeps API keys from the agents
+// that need them. An agent asks the vault for a scoped, short-lived token and
+// calls an API through it with that token; the vault checks token and policy,
+// records the call, adds the real key, and proxies.
+//
+// The app "vault" holds the configuration, the handler "http.handlers.vault"
+// serves its routes on a site.
+package caddyvault
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddyvault/caddyvault/handlers"
+	"github.com/caddyvault/caddyvault/upstream"
+	"github.com/caddyvault/caddyvault/vault"
+)
+
+func init() {
+	caddy.RegisterModule(new(App))
+	caddy.RegisterModule(new(Handler))
+}
+
+// Defaults and bounds of the configuration (config.md).
+const (
+	defaultAudience = "agentic-credential-vault-proxy"
+	defaultIssuer   = "caddyvault"
+	defaultTTL      = 10 * time.Minute
+	maxTTL          = 15 * time.Minute
+	minKeyLength    = 32
+	defaultKeep     = 30 * 24 * time.Hour
+)
+
+// App is the vault: where its state is, how tokens are made, and whom it
+// believes. The handler `http.handlers.vault` serves it on a site.
+type App struct {
+	// The directory that holds the vault's state: the audit log, encrypted
+	// secrets, revocations, and the keys that are not configured. It belongs
+	// to one process at a time. Default: the folder `vault` in Caddy's data
+	// directory.
+	DataDir string `json:"data_dir,omitempty"`
+
+	// The directory with one JSON file a service. It is watched: a file that
+	// is dropped in is served, one that is deleted is gone. Default: the
+	// folder `services` in the data directory.
+	ServicesDir string `json:"services_dir,omitempty"`
+
+	// A directory with service templates beside the built-in ones; a template
+	// of the same name replaces the built-in one. Default: none.
+	TemplatesDir string `json:"templates_dir,omitempty"`
+
+	// The audience (`aud`) of tokens. Default:
+	// `agentic-credential-vault-proxy`.
+	Audience string `json:"audience,omitempty"`
+
+	// The issuer (`iss`) of tokens. Default: `caddyvault`.
+	Issuer string `json:"issuer,omitempty"`
+
+	// The life of a token that asks for none. Default: `10m`.
+	TokenTTL caddy.Duration `json:"token_ttl,omitempty"`
+
+	// The longest life of a token, at most 15 minutes. Default: `15m`.
+	TokenTTLMax caddy.Duration `json:"token_ttl_max,omitempty"`
+
+	// A reference, `{env.NAME}` or `{file./path}`, to a key of at least 32
+	// characters that tokens are signed with (HS256). Default: an Ed25519 key
+	// is generated in the data directory, and its public half is published at
+	// `/.well-known/jwks.json`.
+	SigningKey string `json:"signing_key,omitempty"`
+
+	// A reference to the key that wraps the keys of stored secrets: 64 hex
+	// digits, or 32 bytes in base64. Default: one is generated in the data
+	// directory.
+	EncryptionKey string `json:"encryption_key,omitempty"`
+
+	// A reference to the token of administrators, at least 32 characters.
+	// Default: one is generated in the data directory.
+	AdminToken string `json:"admin_token,omitempty"`
+
+	// Host names that a request over a loopback connection may name beside
+	// the loopback names and addresses. Others are refused, because a web
+	// page can make its own name lead to this machine. Default: none.
+	AllowedHosts []string `json:"allowed_hosts,omitempty"`
+
+	// How the vault knows agents. Default: processes on this machine are
+	// believed, nobody else is.
+	Agents *Agents `json:"agents,omitempty"`
+
+	// How long a revoked session or task stays revoked. Revoked tokens are
+	// kept until they would have expired, revoked agents for ever. Default:
+	// 30 days.
+	RevocationsKeep caddy.Duration `json:"revocations_keep,omitempty"`
+
+	// Private address ranges (CIDR) that services may be on. Without, only a
+	// service whose base URL itself names a private or loopback address is
+	// reached there. Default: none.
+	AllowPrivate []string `json:"allow_private,omitempty"`
+
+	ctx       caddy.Context
+	logger    *zap.Logger
+	engine    *engine
+	proxy     *upstream.Proxy
+	settings  engineSettings
+	vaultConf vault.Config
+	identify  handlers.Identifier
+
+	open   func() (*vault.Vault, error) // the first call opens
+	cancel func()                       // of what open subscribed to
+	mu     sync.Mutex
+}
+
+// Agents says how the vault knows who is asking for a token. The means are
+// tried in the order of the fields.
+type Agents struct {
+	// A placeholder that names the agent, set by authentication in front of
+	// the vault: `{http.auth.user.id}` behind `basic_auth` or
+	// `forward_auth`, `{http.request.tls.client.san.dns_names.0}` with client
+	// certificates. An empty value means that it does not say. Default: none.
+	Identity string `json:"identity,omitempty"`
+
+	// Who is believed without proof: `loopback` for processes on this
+	// machine, `none`, or `all`. Default: `loopback`.
+	Trust string `json:"trust,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "vault",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision checks the configuration. It opens no file: a configuration is
+// also provisioned to validate it, beside a running server.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx, a.logger = ctx, ctx.Logger()
+	if err := a.setDirectories(); err != nil {
+		return err
+	}
+	if err := a.setVaultConfig(); err != nil {
+		return err
+	}
+	var err error
+	if a.identify, err = a.Agents.identifier(); err != nil {
+		return err
+	}
+	allowed := make([]netip.Prefix, len(a.AllowPrivate))
+	for i, s := range a.AllowPrivate {
+		if allowed[i], err = netip.ParsePrefix(s); err != nil {
+			return fmt.Errorf("allow_private: %q is not an address range in CIDR notation", s)
+		}
+	}
+	for i, h := range a.AllowedHosts {
+		a.AllowedHosts[i] = strings.ToLower(h)
+		if h == "" || strings.ContainsAny(h, "/:* ") {
+			return fmt.Errorf("allowed_hosts: %q is not a host name", h)
+		}
+	}
+	if a.proxy, err = upstream.New(ctx, allowed); err != nil {
+		return err
+	}
+	a.vaultConf.Upstream = a.proxy
+	a.engine = acquireEngine(a.DataDir)
+	a.open = sync.OnceValues(func() (*vault.Vault, error) { return a.openOn(a.engine) })
+	return nil
+}
+
+// setDirectories makes the directories absolute.
+func (a *App) setDirectories() error {
+	repl := caddy.NewReplacer()
+	for _, d := range []struct {
+		setting string
+		dir     *string
+		def     func() string
+	}{
+		{"data_dir", &a.DataDir, func() string { return filepath.Join(caddy.AppDataDir(), "vault") }},
+		{"services_dir", &a.ServicesDir, func() string { return filepath.Join(a.DataDir, "services") }},
+		{"templates_dir", &a.TemplatesDir, func() string { return "" }},
+	} {
+		if *d.dir == "" {
+			*d.dir = d.def()
+		}
+		if *d.dir == "" {
+			continue
+		}
+		dir, err := repl.ReplaceOrErr(*d.dir, true, true)
+		if err != nil {
+			return fmt.Errorf("%s: %w", d.setting, err)
+		}
+		if *d.dir, err = filepath.Abs(dir); err != nil {
+			return fmt.Errorf("%s: %w", d.setting, err)
+		}
+	}
+	a.settings.servicesDir = a.ServicesDir
+	return nil
+}
+
+// setVaultConfig fills in the defaults and resolves the references to secrets.
+func (a *App) setVaultConfig() error {
+	if a.Audience == "" {
+		a.Audience = defaultAudience
+	}
+	if a.Issuer == "" {
+		a.Issuer = defaultIssuer
+	}
+	if a.TokenTTLMax == 0 {
+		a.TokenTTLMax = caddy.Duration(maxTTL)
+	}
+	if a.TokenTTL == 0 {
+		a.TokenTTL = min(caddy.Duration(defaultTTL), a.TokenTTLMax)
+	}
+	if a.RevocationsKeep == 0 {
+		a.RevocationsKeep = caddy.Duration(defaultKeep)
+	}
+	ttl, most := time.Duration(a.TokenTTL), time.Duration(a.TokenTTLMax)
+	switch {
+	case most < time.Second || most > maxTTL:
+		return fmt.Errorf("token_ttl_max: %s is not between 1s and %s", most, maxTTL)
+	case ttl < time.Second || ttl > most:
+		return fmt.Errorf("token_ttl: %s is not between 1s and token_ttl_max, %s", ttl, most)
+	case time.Duration(a.RevocationsKeep) < maxTTL:
+		return fmt.Errorf("revocations_keep: %s is shorter than the life of a token", time.Duration(a.RevocationsKeep))
+	}
+	a.vaultConf = vault.Config{
+		Audience:        a.Audience,
+		Issuer:          a.Issuer,
+		TokenTTL:        ttl,
+		TokenTTLMax:     most,
+		RevocationsKeep: time.Duration(a.RevocationsKeep),
+		Templates:       a.template,
+		TemplateNames:   a.templateNames,
+	}
+	for _, s := range []struct {
+		setting, reference string
+		into               *string
+		least              int
+	}{
+		{"signing_key", a.SigningKey, &a.vaultConf.SigningKey, minKeyLength},
+		{"encryption_key", a.EncryptionKey, &a.settings.encryptionKey, 0},
+		{"admin_token", a.AdminToken, &a.vaultConf.AdminToken, minKeyLength},
+	} {
+		value, err := resolveReference(s.setting, s.reference)
+		if err != nil {
+			return err
+		}
+		if value != "" && len(value) < s.least {
+			return fmt.Errorf("%s: the value of %s is shorter than %d characters", s.setting, s.reference, s.least)
+		}
+		*s.into = value
+	}
+	return nil
+}
+
+// Start opens the vault, so that a configuration whose state cannot be opened
+// does not come up.
+func (a *App) Start() error {
+	_, err := a.open()
+	return err
+}
+
+// Stop does nothing: requests still run, and the next configuration goes on
+// with the same state.
+func (a *App) Stop() error { return nil }
+
+// Cleanup releases what this configuration took. It also runs after a failed
+// Provision.
+func (a *App) Cleanup() error {
+	if a.proxy != nil {
+		a.proxy.Close()
+	}
+	a.mu.Lock()
+	if a.cancel != nil {
+		a.cancel()
+	}
+	a.mu.Unlock()
+	if a.engine == nil {
+		return nil
+	}
+	return a.engine.release()
+}
+
+// openOn opens the state of an engine under this configuration.
+func (a *App) openOn(e *engine) (*vault.Vault, error) {
+	st, err := e.open(a.settings, a.logger)
+	if err != nil {
+		return nil, err
+	}
+	v, err := vault.New(st, a.vaultConf)
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cancel == nil {
+		a.cancel = st.OnServiceChange(a.proxy.Forget)
+	}
+	return v, nil
+}
+
+// hold returns the vault for one request, which calls release when it is done.
+func (a *App) hold() (v *vault.Vault, release func() error, err error) {
+	if a.engine.retain() {
+		if v, err = a.open(); err != nil {
+			_ = a.engine.release()
+			return nil, nil, err
+		}
+		return v, a.engine.release, nil
+	}
+	// The configuration is gone, and so was its state; this request began
+	// under it all the same.
+	e := acquireEngine(a.DataDir)
+	if v, err = a.openOn(e); err != nil {
+		_ = e.release()
+		return nil, nil, err
+	}
+	return v, e.release, nil
+}
+
+// Interface guards.
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,292 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
+
+	"github.com/caddyvault/caddyvault/policy"
+	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/vault"
+)
+
+// streamCloseDelay is how long an upgraded stream outlives the configuration
+// or the service it was opened under, unless the service says otherwise.
+const streamCloseDelay = 5 * time.Minute
+
+// Proxy sends calls out. It keeps one reverse proxy a service, made on the
+// service's first call and dropped when the service changes or the
+// configuration ends. It implements vault.Upstream.
+type Proxy struct {
+	ctx     caddy.Context
+	logger  *zap.Logger
+	allowed []netip.Prefix
+
+	services sync.Map // name → *service
+
+	// provision serialises what Caddy's modules do to their shared parent
+	// when they are provisioned, and guards closed.
+	provision sync.Mutex
+	closed    bool
+}
+
+// New returns a Proxy whose services live no longer than ctx. allowed are
+// private address ranges that services may be on.
+func New(ctx caddy.Context, allowed []netip.Prefix) (*Proxy, error) {
+	// Every reverse proxy asks for this app. Loading it now means that no
+	// request has to, which would race.
+	if _, err := ctx.App("events"); err != nil {
+		return nil, err
+	}
+	return &Proxy{ctx: ctx, logger: ctx.Logger(), allowed: allowed}, nil
+}
+
+// service is the reverse proxy of one compiled service, and the number of
+// requests on it.
+type service struct {
+	compiled *policy.Compiled
+	handler  *reverseproxy.Handler
+	tr       *transport
+	cancel   context.CancelFunc
+
+	// refs counts the requests under way, plus gone once it is dropped.
+	refs atomic.Int64
+
+	// endStreams cleans the handler up, once: it counts the hosts it uses.
+	endStreams func()
+}
+
+// Do implements vault.Upstream.
+func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, result *vault.Result) *refusal.Refusal {
+	s, err := p.acquire(out.Service)
+	if err != nil {
+		p.logger.Error("service cannot be proxied to", zap.String("service", out.Service.Name), zap.Error(err))
+		return refusal.New(refusal.Internal, "the service's proxy could not be set up").WithCause(err)
+	}
+	defer s.release()
+
+	c := &call{out: out, result: result, client: w}
+	req := r.WithContext(context.WithValue(r.Context(), callKey{}, c))
+	// What the proxy sees, and may log, is the request as it goes out, less
+	// the secret. RoundTrip takes the client's headers from out.
+	req.Method = out.Method
+	req.URL = &url.URL{Path: pathOf(out.EscapedPath), RawPath: out.EscapedPath, RawQuery: out.RawQuery}
+	req.Host = s.tr.origin.Host
+	req.Header = make(http.Header, 8)
+	if te := out.Header["Te"]; te != nil {
+		req.Header["Te"] = te
+	}
+	req.Body, req.ContentLength = out.Body, out.ContentLength
+	req.TransferEncoding = nil
+
+	err = s.handler.ServeHTTP(w, req, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
+	if err == nil {
+		return nil
+	}
+	refused := refusalFor(err)
+	if refused.Cause != nil {
+		p.logger.Warn("call failed",
+			zap.String("service", out.Service.Name),
+			zap.String("code", refused.Code),
+			zap.Error(refused.Cause))
+	}
+	return refused
+}
+
+func pathOf(escaped string) string {
+	p, err := url.PathUnescape(escaped)
+	if err != nil {
+		return escaped
+	}
+	return p
+}
+
+// acquire returns the proxy of a compiled service, making it if this is the
+// first call since the service was loaded or changed.
+func (p *Proxy) acquire(svc *policy.Compiled) (*service, error) {
+	if v, ok := p.services.Load(svc.Name); ok {
+		if s := v.(*service); s.compiled == svc && s.hold() {
+			return s, nil
+		}
+	}
+
+	p.provision.Lock()
+	defer p.provision.Unlock()
+	var old *service
+	if v, ok := p.services.Load(svc.Name); ok {
+		old = v.(*service)
+		if old.compiled == svc && old.hold() {
+			return old, nil
+		}
+	}
+	s, err := p.provisionService(svc)
+	if err != nil {
+		return nil, err
+	}
+	s.refs.Store(1)
+	if p.closed {
+		// The configuration is gone, and this request, which began under it,
+		// is among its last: nobody will come back for the proxy.
+		s.refs.Add(gone)
+		return s, nil
+	}
+	p.services.Store(svc.Name, s)
+	if old != nil {
+		old.drop()
+	}
+	return s, nil
+}
+
+// provisionService makes a service's reverse proxy. It runs under its own
+// context, because what the modules start ends only with their context.
+func (p *Proxy) provisionService(svc *policy.Compiled) (_ *service, err error) {
+	h := new(reverseproxy.Handler)
+	t := new(reverseproxy.HTTPTransport)
+	if err := decodeSettings(svc.ReverseProxy, h, t); err != nil {
+		return nil, err
+	}
+
+	ctx, cancel := caddy.NewContext(p.ctx)
+	defer func() {
+		if err != nil {
+			cancel()
+		}
+	}()
+
+	tr, err := newTransport(ctx, t, svc, p.allowed)
+	if err != nil {
+		return nil, fmt.Errorf("transport: %w", err)
+	}
+	port := tr.origin.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[tr.origin.Scheme]
+	}
+	h.Upstreams = reverseproxy.UpstreamPool{{Dial: net.JoinHostPort(tr.origin.Hostname(), port)}}
+	h.Transport = tr // before Provision: health checks capture it there
+	if h.StreamCloseDelay == 0 {
+		h.StreamCloseDelay = caddy.Duration(streamCloseDelay)
+	}
+	if err := h.Provision(ctx); err != nil {
+		return nil, fmt.Errorf("reverse proxy: %w", err)
+	}
+	return &service{
+		compiled:   svc,
+		handler:    h,
+		tr:         tr,
+		cancel:     cancel,
+		endStreams: sync.OnceFunc(func() { _ = h.Cleanup() }),
+	}, nil
+}
+
+// decodeSettings reads a service's own reverse_proxy settings, Caddy's JSON,
+// into the handler and its HTTP transport.
+func decodeSettings(raw []byte, h *reverseproxy.Handler, t *reverseproxy.HTTPTransport) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	strict := func(data []byte, into any) error {
+		dec := json.NewDecoder(bytes.NewReader(data))
+		dec.DisallowUnknownFields()
+		return dec.Decode(into)
+	}
+	if err := strict(raw, h); err != nil {
+		return fmt.Errorf("reverseProxy: %w", err)
+	}
+	if len(h.TransportRaw) > 0 {
+		var fields map[string]json.RawMessage
+		if err := json.Unmarshal(h.TransportRaw, &fields); err != nil {
+			return fmt.Errorf("reverseProxy.transport: %w", err)
+		}
+		delete(fields, "protocol")
+		rest, err := json.Marshal(fields)
+		if err != nil {
+			return err
+		}
+		if err := strict(rest, t); err != nil {
+			return fmt.Errorf("reverseProxy.transport: %w", err)
+		}
+		h.TransportRaw = nil
+	}
+	return nil
+}
+
+// Forget drops the proxy of a service that is gone; calls on it run on.
+func (p *Proxy) Forget(name string) {
+	p.provision.Lock()
+	defer p.provision.Unlock()
+	if v, ok := p.services.LoadAndDelete(name); ok {
+		v.(*service).drop()
+	}
+}
+
+// Close drops every proxy. Calls that are under way run on, and calls that
+// still come in under the old configuration are served.
+func (p *Proxy) Close() {
+	p.provision.Lock()
+	defer p.provision.Unlock()
+	p.closed = true
+	p.services.Range(func(name, v any) bool {
+		p.services.Delete(name)
+		v.(*service).drop()
+		return true
+	})
+}
+
+// gone is added to a service's count of requests when it is dropped.
+const gone = math.MinInt64 / 2
+
+// hold counts a request; it returns false if the service is dropped.
+func (s *service) hold() bool {
+	for {
+		n := s.refs.Load()
+		if n < 0 {
+			return false
+		}
+		if s.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (s *service) release() {
+	if s.refs.Add(-1) == gone {
+		s.cleanup()
+	}
+}
+
+// drop ends the service: at once, or with its last request. Upgraded streams
+// get streamCloseDelay from now.
+func (s *service) drop() {
+	if s.refs.Add(gone) == gone {
+		s.cleanup()
+		return
+	}
+	s.endStreams()
+}
+
+func (s *service) cleanup() {
+	s.endStreams()
+	_ = s.tr.Cleanup()
+	s.cancel()
+}
+
+// Interface guards.
+var (
+	_ vault.Upstream                         = (*Proxy)(nil)
+	_ http.RoundTripper                      = (*transport)(nil)
+	_ reverseproxy.RequestHeaderOpsTransport = (*transport)(nil)
+)

@@ -1,0 +1,325 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/netip"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/caddyvault/caddyvault/policy"
+	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/vault"
+)
+
+// Bounds on what an upstream may take, where the service says nothing else.
+const (
+	dialTimeout      = 10 * time.Second
+	tlsTimeout       = 10 * time.Second
+	headerTimeout    = 5 * time.Minute // a language model may think that long
+	continueTimeout  = 1 * time.Second
+	maxHeaderBytes   = 256 << 10
+	idleConnsPerHost = 256
+)
+
+// transport is what a service's reverse proxy sends with. It embeds Caddy's
+// own, so that the proxy finds the optional interfaces it looks for.
+type transport struct {
+	*reverseproxy.HTTPTransport
+
+	origin   *url.URL // scheme and host of the service
+	filter   requestFilter
+	rewriter rewriter
+
+	authHeader string // canonical; "" for a service without a secret
+	authPrefix string // the scheme and a space, or ""
+
+	passSetCookie bool
+}
+
+// newTransport returns the transport of a service, provisioned.
+func newTransport(ctx caddy.Context, t *reverseproxy.HTTPTransport, svc *policy.Compiled, allowed []netip.Prefix) (*transport, error) {
+	origin, err := url.Parse(svc.Origin)
+	if err != nil {
+		return nil, err
+	}
+	if origin.Scheme == "https" && t.TLS == nil {
+		t.TLS = new(reverseproxy.TLSConfig)
+	}
+	if t.TLS != nil && t.TLS.HandshakeTimeout == 0 {
+		t.TLS.HandshakeTimeout = caddy.Duration(tlsTimeout)
+	}
+	if t.DialTimeout == 0 {
+		t.DialTimeout = caddy.Duration(dialTimeout)
+	}
+	if t.ResponseHeaderTimeout == 0 {
+		t.ResponseHeaderTimeout = caddy.Duration(headerTimeout)
+	}
+	if t.ExpectContinueTimeout == 0 {
+		t.ExpectContinueTimeout = caddy.Duration(continueTimeout)
+	}
+	if t.MaxResponseHeaderSize == 0 {
+		t.MaxResponseHeaderSize = maxHeaderBytes
+	}
+	if t.KeepAlive == nil {
+		t.KeepAlive = new(reverseproxy.KeepAlive)
+	}
+	if t.KeepAlive.MaxIdleConnsPerHost == 0 {
+		t.KeepAlive.MaxIdleConnsPerHost = idleConnsPerHost
+	}
+	if err := t.Provision(ctx); err != nil {
+		return nil, err
+	}
+
+	// The embedded transport honours HTTPS_PROXY, which would hand every
+	// secret to whoever set it, and dials wherever a name leads.
+	t.Transport.Proxy = nil
+	g := newGuard(origin.Hostname(), allowed)
+	dialer := &net.Dialer{
+		Timeout:       time.Duration(t.DialTimeout),
+		FallbackDelay: time.Duration(t.FallbackDelay),
+		Control:       g.control,
+		KeepAliveConfig: net.KeepAliveConfig{
+			Enable:   t.KeepAlive.ProbeInterval > 0,
+			Interval: time.Duration(t.KeepAlive.ProbeInterval),
+		},
+	}
+	t.Transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, reverseproxy.NewDialError(err)
+		}
+		return conn, nil
+	}
+
+	tr := &transport{
+		HTTPTransport: t,
+		origin:        origin,
+		passSetCookie: svc.PassSetCookie,
+		rewriter: rewriter{
+			origin: origin,
+			base:   strings.TrimSuffix(svc.Base.EscapedPath(), "/"),
+			prefix: "/proxy/" + svc.Name,
+		},
+	}
+	drop := svc.DropHeaders
+	if svc.SecretRef != "" {
+		tr.authHeader = textproto.CanonicalMIMEHeaderKey(svc.AuthHeader)
+		if svc.AuthScheme != "" {
+			tr.authPrefix = svc.AuthScheme + " "
+		}
+		drop = append(drop[:len(drop):len(drop)], svc.AuthHeader)
+	}
+	tr.filter = newRequestFilter(svc.PassHeaders, drop)
+	return tr, nil
+}
+
+// RequestHeaderOps keeps Caddy from setting a Host of its own making on every
+// request: RoundTrip sets the service's.
+func (t *transport) RequestHeaderOps() *headers.HeaderOps { return nil }
+
+// call is what RoundTrip needs to know of the request it is given; it travels
+// in the request's context.
+type call struct {
+	out    *vault.Outbound
+	result *vault.Result
+	client http.ResponseWriter
+}
+
+type callKey struct{}
+
+// RoundTrip sends a copy of req that holds the secret. req itself, which the
+// proxy logs and may send again, never does.
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	c, ok := req.Context().Value(callKey{}).(*call)
+	if !ok { // a health check: no client, no secret
+		return t.HTTPTransport.RoundTrip(req)
+	}
+
+	target, err := url.ParseRequestURI(c.out.EscapedPath)
+	if err != nil || target.Host != "" || target.EscapedPath() != c.out.EscapedPath {
+		// What was matched must be what is sent, byte for byte.
+		return nil, refusal.New("PARAM_INVALID:path", "the path cannot be sent as it is written")
+	}
+	target.Scheme, target.Host, target.RawQuery = t.origin.Scheme, t.origin.Host, c.out.RawQuery
+
+	header := t.filter.apply(c.out.Header, c.out.Endpoint.Range)
+	for name, value := range c.out.Endpoint.DefaultHeaders {
+		if header[name] == nil {
+			header[name] = []string{value}
+		}
+	}
+	if header["User-Agent"] == nil {
+		header["User-Agent"] = userAgent // nil would become Go's own
+	}
+	if te := req.Header["Te"]; te != nil { // Caddy has reduced it to "trailers"
+		header["Te"] = te
+	}
+	if c.out.ContentType != "" {
+		header["Content-Type"] = []string{c.out.ContentType}
+	}
+
+	ctx, done := hideTrace(req.Context(), c.client, t.passSetCookie)
+	defer done()
+	out := (&http.Request{
+		Method:        c.out.Method,
+		URL:           target,
+		Host:          t.origin.Host,
+		Header:        header,
+		Body:          countRequest(req.Body, &c.result.RequestBytes),
+		ContentLength: req.ContentLength,
+		Trailer:       req.Trailer,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+	}).WithContext(ctx)
+
+	// Nothing may come between this check and the sending.
+	cred, refused := c.out.Authorize()
+	if refused != nil {
+		return nil, refused
+	}
+	if t.authHeader != "" {
+		header[t.authHeader] = []string{t.authPrefix + cred.Value}
+	}
+
+	start := time.Now()
+	res, err := t.Transport.RoundTrip(out)
+	c.result.Latency = time.Since(start)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		res.Body.Close()
+		return nil, refusal.New("UPSTREAM_PROTOCOL", "the upstream switched protocols without being asked to")
+	}
+	c.result.Status = res.StatusCode
+	filterResponse(res.Header, t.passSetCookie)
+	if !c.out.Endpoint.PassRedirects {
+		t.rewriter.apply(res.Header, target)
+	}
+	res.Body = &answerBody{countedBody{res.Body, &c.result.ResponseBytes}, c.result}
+	res.Request = req
+	return res, nil
+}
+
+var userAgent = []string{"caddyvault"}
+
+// countRequest counts the bytes of a request's body as they are read, which a
+// transport may go on doing after RoundTrip has returned.
+func countRequest(body io.ReadCloser, n *atomic.Int64) io.ReadCloser {
+	if body == nil || body == http.NoBody {
+		return body
+	}
+	return &countedBody{ReadCloser: body, n: n}
+}
+
+type countedBody struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.n.Add(int64(n))
+	return n, err
+}
+
+// answerBody is a response's body; it tells when its last bytes are read.
+type answerBody struct {
+	countedBody
+	result *vault.Result
+}
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.countedBody.Read(p)
+	if err == io.EOF && b.result.End != nil {
+		b.result.End()
+	}
+	return n, err
+}
+
+// traceless hides the proxy's client trace from the transport underneath:
+// through it an upstream's 1xx answers would go to the client past every
+// filter.
+type traceless struct{ context.Context }
+
+func (c traceless) Value(key any) any {
+	v := c.Context.Value(key)
+	if _, ok := v.(*httptrace.ClientTrace); ok {
+		return nil
+	}
+	return v
+}
+
+// hideTrace returns a context whose 1xx answers go to w with their headers
+// filtered. done must be called when the round trip is over.
+func hideTrace(ctx context.Context, w http.ResponseWriter, passSetCookie bool) (_ context.Context, done func()) {
+	var mu sync.Mutex
+	var over bool
+	trace := &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if over || code != http.StatusEarlyHints {
+				return nil
+			}
+			hints := http.Header(header).Clone()
+			filterResponse(hints, passSetCookie)
+			delete(hints, "Link") // preloads would be fetched from the vault's origin
+			h := w.Header()
+			own := h.Clone()
+			maps.Copy(h, hints)
+			w.WriteHeader(code)
+			clear(h)
+			maps.Copy(h, own)
+			return nil
+		},
+	}
+	return httptrace.WithClientTrace(traceless{ctx}, trace), func() {
+		mu.Lock()
+		over = true
+		mu.Unlock()
+	}
+}
+
+// refusalFor turns what went wrong between here and the upstream into the
+// refusal a client gets. Only the class of the error is told; its text, which
+// may name internal addresses, is for the server's log.
+func refusalFor(err error) *refusal.Refusal {
+	if r, ok := errors.AsType[*refusal.Refusal](err); ok {
+		return r
+	}
+	if herr, ok := errors.AsType[caddyhttp.HandlerError](err); ok && herr.Err != nil {
+		err = herr.Err
+	}
+	var (
+		netErr  net.Error
+		dialErr reverseproxy.DialError
+	)
+	switch {
+	case errors.Is(err, errForbidden):
+		return refusal.New("UPSTREAM_FORBIDDEN", "the service's host leads to an address that the vault does not connect to").WithCause(err)
+	case isTLSError(err):
+		return refusal.New("UPSTREAM_TLS", "no trusted TLS connection to the upstream could be made").WithCause(err)
+	case errors.As(err, &netErr) && netErr.Timeout(), errors.Is(err, context.DeadlineExceeded):
+		return refusal.New("UPSTREAM_TIMEOUT", "the upstream did not answer in time").WithCause(err)
+	case errors.As(err, &dialErr), errors.As(err, &netErr), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return refusal.New("UPSTREAM_UNREACHABLE", "the upstream could not be reached").WithCause(err)
+	}
+	return refusal.New("UPSTREAM_PROTOCOL", "the upstream's answer could not be understood").WithCause(err)
+}

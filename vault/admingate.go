@@ -1,0 +1,88 @@
+package vault
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyvault/caddyvault/refusal"
+)
+
+// minAdminToken is the shortest admin token, in characters.
+const minAdminToken = 32
+
+// Bounds on guessing (security.md, "Admin").
+const (
+	adminFailures = 10 // a minute and client
+	adminClients  = 4096
+)
+
+// adminGate lets administrators in. A correct token always passes; failures
+// are counted by client address.
+type adminGate struct {
+	digest [sha256.Size]byte
+	now    func() time.Time
+
+	mu       sync.Mutex
+	window   time.Time // the minute that failures count for
+	failures map[netip.Prefix]int
+}
+
+func (g *adminGate) init(adminToken string, now func() time.Time) {
+	g.digest, g.now = sha256.Sum256([]byte(adminToken)), now
+}
+
+// Authorize checks the Authorization header of an admin request.
+func (v *Vault) Authorize(caller Caller, header http.Header) *refusal.Refusal {
+	return v.admin.check(header["Authorization"], caller.Client)
+}
+
+func (g *adminGate) check(authorization []string, client netip.Addr) *refusal.Refusal {
+	given := ""
+	if len(authorization) == 1 {
+		given, _ = strings.CutPrefix(authorization[0], "Bearer ")
+	}
+	// The digests are compared, so that neither content nor length shows in
+	// how long it takes.
+	sum := sha256.Sum256([]byte(given))
+	if subtle.ConstantTimeCompare(sum[:], g.digest[:]) == 1 {
+		return nil
+	}
+	if g.failed(client) > adminFailures {
+		r := refusal.New("RATE_LIMITED", "too many wrong admin tokens from this address").WithHint("try again in a minute")
+		r.RetryAfter = time.Minute
+		return r
+	}
+	r := refusal.New("ADMIN_UNAUTHORIZED", "this route needs the admin token").
+		WithHint("send it as Authorization: Bearer <admin token>")
+	r.Challenge = `Bearer realm="caddyvault admin"`
+	return r
+}
+
+// failed counts a failure and returns how many there were in this minute. All
+// clients past a bound share one count, so that an attacker with many
+// addresses cannot fill the memory.
+func (g *adminGate) failed(client netip.Addr) int {
+	bits := 128
+	if client = client.Unmap(); client.Is4() {
+		bits = 32
+	} else if client.IsValid() {
+		bits = 64 // what one subscriber holds
+	}
+	key, _ := client.WithZone("").Prefix(bits)
+
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now := g.now(); g.failures == nil || now.Sub(g.window) >= time.Minute || now.Before(g.window) {
+		g.window, g.failures = now, map[netip.Prefix]int{}
+	}
+	if _, known := g.failures[key]; !known && len(g.failures) >= adminClients {
+		key = netip.Prefix{}
+	}
+	g.failures[key]++
+	return g.failures[key]
+}

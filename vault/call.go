@@ -1,0 +1,243 @@
+package vault
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/policy"
+	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/token"
+)
+
+// CallRequest asks for a call to a service's API (wire.md, vault.call).
+type CallRequest struct {
+	Token   string
+	Service string
+	Action  string
+
+	// Params is the raw JSON object of parameters, nil if there is none:
+	// numbers reach the wire with the digits that were sent.
+	Params []byte
+
+	// Context holds the fields that were present in the request, by their
+	// JSON names.
+	Context map[string]string
+}
+
+// Admit checks a call's token and its service, in the order of wire.md, and
+// returns the agent's claims. It is apart from Call so that whoever serves
+// the request can name the agent in its logs.
+func (v *Vault) Admit(req CallRequest, rec *audit.Record) (*token.Verified, *refusal.Refusal) {
+	rec.Service, rec.Action = req.Service, req.Action
+	t, _, refused := v.verify(req.Token)
+	if t != nil {
+		rec.TokenID, rec.Scope, rec.Context = t.ID, t.Scope, auditContext(t.Context)
+	}
+	return t, refused
+}
+
+// Call makes the call for an admitted token and streams the answer to w. A
+// refusal means that nothing was written to w.
+func (v *Vault) Call(w http.ResponseWriter, r *http.Request, t *token.Verified, req CallRequest, rec *audit.Record) *refusal.Refusal {
+	svc, refused := v.service(req.Service)
+	if refused != nil {
+		return refused
+	}
+	if t.Service != svc.Name {
+		return refusal.New("SERVICE_MISMATCH", "the token is for service %q", t.Service).
+			WithHint("ask for a token of service %s", svc.Name)
+	}
+	if req.Action == "" {
+		return refusal.New("ACTION_REQUIRED", "name the action in the field action")
+	}
+	endpoint, refused := svc.DecideAction(t.Subject, req.Action)
+	if refused != nil {
+		return refused
+	}
+	if refused := endpoint.DecideScope(t.Scope); refused != nil {
+		return refused
+	}
+	if refused := checkContext(t.Context, req.Context); refused != nil {
+		return refused
+	}
+	plan, refused := endpoint.Plan(req.Params)
+	if refused != nil {
+		return refused
+	}
+	rec.Method, rec.Upstream = plan.Method, plan.Upstream
+	if len(req.Params) > 0 {
+		sum := sha256.Sum256(req.Params)
+		rec.ParamsDigest, rec.ParamsBytes = base64.RawURLEncoding.EncodeToString(sum[:]), int64(len(req.Params))
+	}
+
+	out := &Outbound{
+		Service:     svc,
+		Endpoint:    endpoint,
+		Method:      plan.Method,
+		EscapedPath: plan.EscapedPath,
+		RawQuery:    plan.RawQuery,
+		Header:      callHeader(r.Header),
+		ContentType: plan.ContentType,
+	}
+	if plan.Body != nil {
+		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(plan.Body)), int64(len(plan.Body))
+	}
+	return v.send(w, r, t, out, rec)
+}
+
+// callHeader returns the headers of a vault.call that may concern the
+// upstream: those of the envelope's own body do not.
+func callHeader(h http.Header) http.Header {
+	out := make(http.Header, len(h))
+	for name, values := range h {
+		switch name {
+		case "Content-Type", "Content-Encoding", "Content-Language", "Content-Range", "Content-Md5", "Digest", "Authorization", "Accept-Encoding":
+			continue
+		case "Accept":
+			// What a client of vault.call accepts by default says nothing of
+			// the API it calls: the service's own default serves better.
+			if len(values) == 1 && values[0] == "*/*" {
+				continue
+			}
+		}
+		out[name] = values
+	}
+	return out
+}
+
+// checkContext compares what a request says of itself with its token. A value
+// that the vault chose need not be repeated.
+func checkContext(have token.Context, said map[string]string) *refusal.Refusal {
+	for _, f := range [...]struct{ name, value string }{
+		{"agentId", have.AgentID},
+		{"sessionId", have.SessionID},
+		{"taskId", have.TaskID},
+		{"skillId", have.SkillID},
+	} {
+		if v, ok := said[f.name]; ok && v != f.value && !strings.HasPrefix(f.value, autoPrefix) {
+			return refusal.New("CONTEXT_MISMATCH:"+f.name, "the token was issued for another %s", f.name).
+				WithHint("send the %s the token was asked for with, or leave it out", f.name)
+		}
+	}
+	return nil
+}
+
+// send is the way out that every kind of call takes: record, check, send,
+// record (architecture.md, "The way of a call").
+func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, out *Outbound, rec *audit.Record) *refusal.Refusal {
+	keys := t.Ext.(*tokenKeys)
+	if _, refused := v.credential(out.Service); refused != nil {
+		return refused
+	}
+
+	start := v.now()
+	started := *rec
+	started.Event = "proxy.call.started"
+	started.CallID = uuid.NewString()
+	refused := v.record(r.Context(), audit.Entry{
+		Record:      started,
+		Guard:       func() string { return v.revoked(keys) },
+		DeniedEvent: "proxy.call.denied",
+	})
+	if refused != nil {
+		if gaveUp, ok := errors.AsType[*audit.UnavailableError](refused.Cause); ok && gaveUp.Seq != 0 {
+			// The record may still reach the log; it must not stand there as
+			// a call whose outcome nobody knows.
+			v.endOfCall(started, refused.Code, 0)
+			refused.Recorded = true
+		}
+		return refused
+	}
+
+	var result Result
+	code := refusal.Internal // if Do panics before it has an answer
+	end := sync.OnceFunc(func() {
+		if result.Status != 0 {
+			code = ""
+		}
+		rec := started
+		rec.ResponseBytes, rec.RequestBytes = result.ResponseBytes.Load(), result.RequestBytes.Load()
+		rec.Redactions = result.Redactions
+		rec.Status = result.Status
+		if code != "" {
+			rec.Status = refusal.Status(code)
+		}
+		v.endOfCall(rec, code, v.now().Sub(start))
+	})
+	result.End = end
+	// The proxy ends a broken stream with a panic; the record is written all
+	// the same.
+	defer end()
+
+	out.Authorize = func() (Credential, *refusal.Refusal) {
+		if code := v.revoked(keys); code != "" {
+			return Credential{}, revokedRefusal(code)
+		}
+		return v.credential(out.Service)
+	}
+	refused = v.Upstream.Do(w, r, out, &result)
+	code = ""
+	if refused != nil {
+		code = refused.Code
+		refused.Recorded = true
+	}
+	return refused
+}
+
+// endOfCall queues the record that ends a call.
+func (v *Vault) endOfCall(rec audit.Record, code string, took time.Duration) {
+	rec.Event = "proxy.call"
+	rec.Time = time.Time{}
+	rec.Error = code
+	ms := float64(took.Microseconds()) / 1000
+	rec.DurationMS = &ms
+	if err := v.audit.Enqueue(audit.Entry{Record: rec}); err != nil {
+		v.logger.Error("the end of a call could not be recorded", zap.String("callId", rec.CallID), zap.Error(err))
+	}
+}
+
+// credential returns a service's secret if it may be used there.
+func (v *Vault) credential(svc *policy.Compiled) (Credential, *refusal.Refusal) {
+	if svc.SecretRef == "" {
+		return Credential{}, nil
+	}
+	s, ok := v.secrets.Get(svc.SecretRef)
+	if !ok {
+		return Credential{}, refusal.New("MISSING_MASTER_SECRET:"+svc.SecretRef, "no secret %q is stored", svc.SecretRef).
+			WithHint("an administrator stores it with vault.admin.addSecret")
+	}
+	if !s.AllowsOrigin(svc.Origin) {
+		return Credential{}, refusal.New("SECRET_ORIGIN_MISMATCH:"+svc.SecretRef,
+			"the secret %q is not bound to %s", svc.SecretRef, svc.Origin).
+			WithHint("an administrator allows it with vault.admin.updateService {\"service\":%q,\"secretRef\":%q}", svc.Name, svc.SecretRef)
+	}
+	if !headerSafe(s.Value) {
+		r := refusal.New("SECRET_INVALID:"+svc.SecretRef, "the secret %q holds characters that cannot stand in a header", svc.SecretRef).
+			WithHint("an administrator stores it anew, without line breaks or non-ASCII characters")
+		r.Status = http.StatusServiceUnavailable
+		return Credential{}, r
+	}
+	return Credential{Ref: s.Ref, Version: s.Version, Value: s.Value}, nil
+}
+
+// headerSafe reports whether a secret may stand in a header field.
+func headerSafe(value string) bool {
+	for i := range len(value) {
+		if value[i] >= 0x80 {
+			return false
+		}
+	}
+	return httpguts.ValidHeaderFieldValue(value) && strings.TrimSpace(value) == value
+}

@@ -1,0 +1,184 @@
+package vault
+
+import (
+	"context"
+	"encoding/hex"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/token"
+)
+
+// IssueRequest asks for a token (wire.md, vault.issueToken). The context
+// fields may be empty; the vault fills them in.
+type IssueRequest struct {
+	Service string
+	Scope   []string
+
+	// TTL is the life asked for in seconds, 0 for the default.
+	TTL int64
+
+	Context token.Context
+}
+
+// IssueResult is the answer.
+type IssueResult struct {
+	TokenID      string `json:"tokenId"`
+	Token        string `json:"token"`
+	ExpiresInSec int    `json:"expiresInSec"`
+}
+
+// autoPrefix begins a session or task id that the vault chose. A call need
+// not repeat such an id.
+const autoPrefix = "auto-"
+
+// maxID is the longest id an agent may choose for its context, in bytes.
+const maxID = 256
+
+// Issue decides whether the caller gets the token, records it, and only then
+// returns it. rec receives what is known for the record, also of a refusal.
+func (v *Vault) Issue(ctx context.Context, caller Caller, req IssueRequest, rec *audit.Record) (*IssueResult, *refusal.Refusal) {
+	rec.Service = req.Service
+	rec.Scope = req.Scope
+	rec.Context = &audit.Context{AgentID: req.Context.AgentID, SessionID: req.Context.SessionID, TaskID: req.Context.TaskID}
+
+	agent, refused := caller.agent(req.Context.AgentID)
+	if refused != nil {
+		return nil, refused
+	}
+	tc, refused := fillContext(req.Context, agent)
+	if refused != nil {
+		return nil, refused
+	}
+	rec.Context = auditContext(tc)
+
+	if req.Service == "" {
+		return nil, refusal.New("SERVICE_REQUIRED", "name the service the token is for in the field service")
+	}
+	svc, refused := v.service(req.Service)
+	if refused != nil {
+		return nil, refused
+	}
+	if refused := svc.DecideIssue(agent, req.Scope); refused != nil {
+		return nil, refused
+	}
+
+	ttl := v.TokenTTL
+	if req.TTL > 0 {
+		ttl = min(time.Duration(min(req.TTL, int64(v.TokenTTLMax/time.Second)))*time.Second, v.TokenTTLMax)
+	}
+	now := v.now()
+	claims := token.Claims{
+		Subject:   agent,
+		Audience:  v.Audience,
+		Issuer:    v.Issuer,
+		ID:        uuid.NewString(),
+		IssuedAt:  now,
+		ExpiresAt: now.Add(ttl),
+		Service:   svc.Name,
+		Scope:     uniqueScopes(req.Scope),
+		Context:   tc,
+	}
+	raw, err := v.tokens.Issue(claims)
+	if err != nil {
+		return nil, refusal.New(refusal.Internal, "the token could not be signed").WithCause(err)
+	}
+
+	rec.Event = "token.issued"
+	rec.TokenID = claims.ID
+	rec.Scope = claims.Scope
+	rec.TTL = int(ttl / time.Second)
+	rec.Kid = v.tokens.Kid()
+	keys := v.revocationKeys(&claims)
+	refused = v.record(ctx, audit.Entry{
+		Record: *rec,
+		// A revocation that was acknowledged first wins: the writer decides.
+		Guard:       func() string { return v.revoked(keys) },
+		DeniedEvent: "token.issue.denied",
+	})
+	if refused != nil {
+		return nil, refused
+	}
+	return &IssueResult{TokenID: claims.ID, Token: raw, ExpiresInSec: rec.TTL}, nil
+}
+
+// agent returns the agent's id: the authenticated one, or the claimed one if
+// the caller's word is taken.
+func (c Caller) agent(claimed string) (string, *refusal.Refusal) {
+	switch {
+	case c.Agent != "" && claimed != "" && claimed != c.Agent:
+		return "", refusal.New("AGENT_MISMATCH", "the request says it is from agent %q, and the caller is another one", clip(claimed)).
+			WithHint("leave agentId out, or send your own")
+	case c.Agent != "":
+		return c.Agent, nil
+	case c.Trusted && claimed == "":
+		return "main", nil
+	case c.Trusted:
+		return claimed, nil
+	}
+	return "", unauthenticated()
+}
+
+func unauthenticated() *refusal.Refusal {
+	r := refusal.New("AGENT_UNAUTHENTICATED", "this vault does not know who is asking").
+		WithHint("authenticate to the site in front of the vault, or ask from the machine itself")
+	r.Challenge = `Bearer realm="caddyvault"`
+	return r
+}
+
+// fillContext checks the ids and fills in those that are absent (wire.md).
+func fillContext(c token.Context, agent string) (token.Context, *refusal.Refusal) {
+	c.AgentID = agent
+	for _, f := range [...]struct {
+		name  string
+		value *string
+		fill  func() string
+	}{
+		{"AGENTID", &c.AgentID, nil},
+		{"SESSIONID", &c.SessionID, autoID},
+		{"TASKID", &c.TaskID, autoID},
+		{"SKILLID", &c.SkillID, func() string { return "default" }},
+		{"TOOL", &c.Tool, func() string { return "vault.issueToken" }},
+	} {
+		if *f.value == "" && f.fill != nil {
+			*f.value = f.fill()
+		}
+		if refused := checkID(f.name, *f.value); refused != nil {
+			return c, refused
+		}
+	}
+	return c, nil
+}
+
+func autoID() string { return autoPrefix + hex.EncodeToString(randomBytes(4)) }
+
+// checkID refuses an id that is too long or holds what does not print. field
+// is the JSON name in capitals.
+func checkID(field, id string) *refusal.Refusal {
+	if len(id) > maxID || !utf8.ValidString(id) || strings.ContainsFunc(id, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return refusal.New(field+"_INVALID", "an id has at most %d bytes and only characters that print", maxID)
+	}
+	return nil
+}
+
+// uniqueScopes returns the scopes in their order, each once.
+func uniqueScopes(scopes []string) []string {
+	out := make([]string, 0, len(scopes))
+	for _, s := range scopes {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func auditContext(c token.Context) *audit.Context {
+	return &audit.Context{AgentID: c.AgentID, SessionID: c.SessionID, TaskID: c.TaskID, SkillID: c.SkillID, Tool: c.Tool}
+}

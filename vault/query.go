@@ -1,0 +1,20 @@
+package vault
+
+import (
+	"context"
+
+	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/refusal"
+)
+
+// Query answers from the audit log (wire.md, vault.audit.query).
+func (v *Vault) Query(ctx context.Context, caller Caller, q audit.Query) (audit.Result, *refusal.Refusal) {
+	if caller.Agent == "" && !caller.Trusted {
+		return audit.Result{}, unauthenticated()
+	}
+	res, err := v.audit.Query(ctx, q)
+	if err != nil {
+		return audit.Result{}, auditRefusal(err)
+	}
+	return res, nil
+}

@@ -1,0 +1,224 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/tidwall/gjson"
+	"go.uber.org/zap"
+
+	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/policy"
+	"github.com/caddyvault/caddyvault/store"
+	"github.com/caddyvault/caddyvault/store/file"
+	"github.com/caddyvault/caddyvault/store/fsx"
+	"github.com/caddyvault/caddyvault/store/revocations"
+	"github.com/caddyvault/caddyvault/store/secrets"
+)
+
+// Names of the files with generated keys in the data directory (config.md,
+// "Data directory").
+const (
+	KEKFile        = ".vault-key"
+	AdminTokenFile = "admin.token"
+	SigningKeyFile = "signing-key.pem"
+)
+
+// StateOptions says where the state is and what opens it.
+type StateOptions struct {
+	// DataDir and ServicesDir are absolute paths.
+	DataDir     string
+	ServicesDir string
+
+	// EncryptionKey is the configured key that wraps the keyset: 64 hex
+	// digits or 32 bytes in base64. Empty means the generated one in DataDir.
+	EncryptionKey string
+
+	Logger *zap.Logger
+	Now    func() time.Time
+}
+
+// State is what outlives a configuration. It is opened once for a data
+// directory and shared by every configuration that names it.
+type State struct {
+	dataDir     string
+	servicesDir string
+	logger      *zap.Logger
+	now         func() time.Time
+
+	store       store.Store
+	secrets     *secrets.Secrets
+	revocations *revocations.Set
+	audit       *audit.Log
+	services    services
+
+	// admins serialises what administrators change: a check and the change
+	// that rests on it belong together.
+	admins sync.Mutex
+
+	// anchored is what the audit log knew when it was opened.
+	anchored anchors
+
+	stop       context.CancelFunc
+	background sync.WaitGroup
+}
+
+// anchors are facts that the audit log holds against the other files: a file
+// that is older than the log, or gone, is not a first start.
+type anchors struct {
+	// secrets maps a secretRef to the version that was last set; a removed
+	// one is absent.
+	secrets map[string]uint64
+
+	// signed is set once a token was issued under a generated key.
+	signed bool
+}
+
+// OpenState opens or creates the state. What it finds damaged, older than the
+// audit log knows, or readable by others is refused by name.
+func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
+	st := &State{dataDir: o.DataDir, servicesDir: o.ServicesDir, logger: o.Logger, now: o.Now}
+	var undo []func() error
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				err = errors.Join(err, undo[i]())
+			}
+		}
+	}()
+
+	files, err := file.Open(file.Options{
+		DataDir:     o.DataDir,
+		ServicesDir: o.ServicesDir,
+		Logger:      o.Logger.Named("store"),
+		Now:         o.Now,
+		ValidateService: func(name string, data []byte) error {
+			_, err := policy.ParseService(name, data)
+			return err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	st.store = files
+	undo = append(undo, files.Close)
+
+	st.anchored.secrets = map[string]uint64{}
+	st.audit, err = audit.Open(audit.Options{
+		Dir:    o.DataDir,
+		Now:    o.Now,
+		Logger: o.Logger.Named("audit"),
+		Replay: map[string]func([]byte){
+			"secret.set": func(line []byte) {
+				st.anchored.secrets[gjson.GetBytes(line, "secretRef").Str] = gjson.GetBytes(line, "secretVersion").Uint()
+			},
+			"secret.remove": func(line []byte) {
+				delete(st.anchored.secrets, gjson.GetBytes(line, "secretRef").Str)
+			},
+			"token.issued": func(line []byte) {
+				st.anchored.signed = st.anchored.signed || gjson.GetBytes(line, "kid").Str != ""
+			},
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, st.audit.Close)
+
+	kek, err := st.encryptionKey(o.EncryptionKey, exists(filepath.Join(o.DataDir, "secrets.enc")))
+	if err != nil {
+		return nil, err
+	}
+	if st.secrets, err = secrets.Open(ctx, st.store, kek, secrets.Options{MustExist: len(st.anchored.secrets) > 0, Logger: o.Logger.Named("secrets"), Now: o.Now}); err != nil {
+		return nil, err
+	}
+	undo = append(undo, st.secrets.Close)
+	if err := st.secrets.CheckVersions(st.anchored.secrets); err != nil {
+		return nil, err
+	}
+
+	if st.revocations, err = revocations.Open(ctx, st.store, revocations.Options{Now: o.Now}); err != nil {
+		return nil, err
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	st.stop = stop
+	watcher, err := st.watchServices(background)
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	for _, svc := range st.services.all() {
+		if svc.err != nil {
+			o.Logger.Error("service file is not valid", zap.String("service", svc.name), zap.Error(svc.err))
+		}
+	}
+	st.background.Add(1)
+	go st.follow(background, watcher)
+	return st, nil
+}
+
+// encryptionKey returns the configured key or the generated one, which it
+// makes only where nothing can be encrypted under an older one.
+func (st *State) encryptionKey(configured string, encrypted bool) (secrets.KEK, error) {
+	if configured != "" {
+		return secrets.KEKFromString(configured)
+	}
+	path := filepath.Join(st.dataDir, KEKFile)
+	if len(st.anchored.secrets) > 0 {
+		encrypted = true
+	}
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		if encrypted {
+			return secrets.KEK{}, fmt.Errorf("%s is missing, and %s holds secrets encrypted under a key: restore the file, or set encryption_key to that key", path, st.dataDir)
+		}
+		return secrets.GenerateKEKFile(path)
+	}
+	return secrets.LoadKEKFile(path)
+}
+
+// Close ends the state: whatever is queued for the audit log is written, and
+// the data directory is free for another process.
+func (st *State) Close() error {
+	st.stop()
+	st.background.Wait()
+	return errors.Join(
+		st.secrets.Close(),
+		st.audit.Close(),
+		st.store.Close(),
+	)
+}
+
+// Audit returns the audit log.
+func (st *State) Audit() *audit.Log { return st.audit }
+
+// OnServiceChange registers f to be told the name of each service that changes
+// or goes, until cancel is called. f is called under a lock and must not wait.
+func (st *State) OnServiceChange(f func(name string)) (cancel func()) {
+	return st.services.subscribe(f)
+}
+
+// SigningKeyMayBeMade reports whether a missing signing key may be generated:
+// not if the audit log knows of tokens under an older one.
+func (st *State) SigningKeyMayBeMade() bool { return !st.anchored.signed }
+
+// loadOrCreatePrivate returns the content of a private file in the data
+// directory, which create makes if it is missing.
+func loadOrCreatePrivate(dir, name string, create func() []byte) (content []byte, created bool, err error) {
+	content, err = fsx.ReadPrivate(filepath.Join(dir, name))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return content, false, err
+	}
+	content = create()
+	return content, true, fsx.WriteAtomic(dir, name, content, 0o600)
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}

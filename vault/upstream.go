@@ -1,0 +1,93 @@
+package vault
+
+import (
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyvault/caddyvault/policy"
+	"github.com/caddyvault/caddyvault/refusal"
+)
+
+// Upstream sends an admitted call to the service's API and streams the answer
+// back. It is the one way out of the vault, declared here so that the use
+// cases need not know what proxies the call.
+type Upstream interface {
+	// Do sends out and writes the answer to w as it comes. It fills in
+	// result as it goes, so that the caller has the figures even when Do
+	// ends with a panic, as a proxy does to break off an answer whose
+	// status has been sent (http.ErrAbortHandler).
+	//
+	// A returned refusal means that nothing was written to w.
+	Do(w http.ResponseWriter, r *http.Request, out *Outbound, result *Result) *refusal.Refusal
+}
+
+// Outbound is a request that the policy has admitted, on its way out. It does
+// not hold the secret.
+type Outbound struct {
+	// Service is the compiled service, and Endpoint the one of its endpoints
+	// that admitted the request.
+	Service  *policy.Compiled
+	Endpoint *policy.CompiledEndpoint
+
+	// Method and EscapedPath are what reaches the wire, byte for byte; the
+	// path includes that of the service's base URL.
+	Method      string
+	EscapedPath string
+	RawQuery    string
+
+	// Header is what the client sent; the transport takes from it what may
+	// pass (security.md, "Headers").
+	Header http.Header
+
+	// Body is the request's body, nil for none, and ContentLength its length
+	// in bytes, -1 if it is not known.
+	Body          io.ReadCloser
+	ContentLength int64
+
+	// ContentType replaces the client's Content-Type unless it is empty.
+	ContentType string
+
+	// Authorize is asked once for each attempt, right before the secret is
+	// added: whether the token is still good, and what the secret is now.
+	Authorize func() (Credential, *refusal.Refusal)
+}
+
+// Credential is the secret of one attempt. A service without a secret has the
+// zero Credential.
+type Credential struct {
+	// Ref is the name of the secret, which stands in its place wherever it
+	// is taken out of an answer.
+	Ref string
+
+	// Version tells one value under that name from the next.
+	Version uint64
+
+	// Value is the secret itself.
+	Value string
+}
+
+// Result is what came of a call, for its audit record.
+type Result struct {
+	// Status is the upstream's HTTP status, 0 if it did not answer.
+	Status int
+
+	// RequestBytes and ResponseBytes are the bodies' lengths as they passed.
+	// A transport may still be reading the request's body when the answer is
+	// over.
+	RequestBytes  atomic.Int64
+	ResponseBytes atomic.Int64
+
+	// Redactions is how often the secret was found in the answer and taken
+	// out.
+	Redactions int
+
+	// Latency is how long the upstream took to its response header.
+	Latency time.Duration
+
+	// End, if set, is called once when the answer's last bytes have been read
+	// from the upstream and before they are written to the client, so that
+	// whoever has seen the whole answer also finds its record.
+	End func()
+}

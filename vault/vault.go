@@ -1,0 +1,238 @@
+package vault
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/policy"
+	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/store/revocations"
+	"github.com/caddyvault/caddyvault/token"
+)
+
+// Config is one configuration's settings; every field is set.
+type Config struct {
+	Audience string
+	Issuer   string
+
+	// TokenTTL is the life of a token that asks for none, TokenTTLMax the
+	// longest.
+	TokenTTL    time.Duration
+	TokenTTLMax time.Duration
+
+	// SigningKey is the configured HS256 key. Empty means the generated
+	// Ed25519 key of the data directory.
+	SigningKey string
+
+	// AdminToken is the configured admin token. Empty means the generated one
+	// of the data directory.
+	AdminToken string
+
+	// RevocationsKeep is how long revoked sessions and tasks stay revoked.
+	RevocationsKeep time.Duration
+
+	// Templates returns the template of a name, and TemplateNames all names
+	// in order.
+	Templates     func(name string) (*policy.Template, error)
+	TemplateNames func() ([]string, error)
+
+	Upstream Upstream
+}
+
+// Vault is one configuration's view of the state: the use cases.
+type Vault struct {
+	*State
+	Config
+	tokens *token.Authority
+	admin  adminGate
+}
+
+// Caller is who is asking.
+type Caller struct {
+	// Agent is the agent's authenticated id. It is empty if nobody has
+	// vouched for the caller, and then Trusted says whether its own word is
+	// taken.
+	Agent   string
+	Trusted bool
+
+	// Client is the address of the connection's other end, the zero Addr for
+	// a Unix socket.
+	Client netip.Addr
+
+	// RequestID names the request in answers and records.
+	RequestID string
+}
+
+// New returns the use cases under a configuration. It reads or makes the keys
+// that the configuration leaves to the data directory.
+func New(st *State, c Config) (*Vault, error) {
+	v := &Vault{State: st, Config: c}
+
+	var key token.Key
+	var err error
+	if c.SigningKey != "" {
+		key, err = token.HMACKey(c.SigningKey)
+	} else {
+		key, err = token.LoadOrCreateEd25519(filepath.Join(st.dataDir, SigningKeyFile), st.SigningKeyMayBeMade())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("signing key: %w", err)
+	}
+	v.tokens, err = token.New(key, nil, token.Options{
+		Audience: c.Audience,
+		Issuer:   c.Issuer,
+		MaxTTL:   c.TokenTTLMax,
+		Now:      st.now,
+		Derive:   func(c *token.Claims) any { return st.revocationKeys(c) },
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	admin := c.AdminToken
+	if admin == "" {
+		b, created, err := loadOrCreatePrivate(st.dataDir, AdminTokenFile, func() []byte {
+			return []byte(hex.EncodeToString(randomBytes(32)) + "\n")
+		})
+		if err != nil {
+			return nil, fmt.Errorf("admin token: %w", err)
+		}
+		path := filepath.Join(st.dataDir, AdminTokenFile)
+		admin = strings.TrimSpace(string(b))
+		if len(admin) < minAdminToken {
+			return nil, fmt.Errorf("%s: the admin token is shorter than %d characters", path, minAdminToken)
+		}
+		if created {
+			st.logger.Info("admin token generated", zap.String("file", path))
+		}
+	}
+	v.admin.init(admin, st.now)
+	return v, nil
+}
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	return b
+}
+
+// tokenKeys are a token's entries in the revocation index, hashed once when
+// the token is verified.
+type tokenKeys [4]revocations.Key
+
+// revocationKinds and revocationCodes stand in the order in which a revoked
+// token is told why.
+var (
+	revocationKinds = [4]revocations.Kind{revocations.Token, revocations.Session, revocations.Task, revocations.Agent}
+	revocationCodes = [4]string{"TOKEN_REVOKED", "SESSION_REVOKED", "TASK_REVOKED", "AGENT_REVOKED"}
+)
+
+func (st *State) revocationKeys(c *token.Claims) *tokenKeys {
+	ids := [4]string{c.ID, c.Context.SessionID, c.Context.TaskID, c.Subject}
+	keys := new(tokenKeys)
+	for i, id := range ids {
+		keys[i] = st.revocations.Key(revocationKinds[i], id)
+	}
+	return keys
+}
+
+// revoked returns the code of the first of the keys that is revoked, or "".
+func (st *State) revoked(keys *tokenKeys) string {
+	now := st.now()
+	for i, k := range keys {
+		if st.revocations.Revoked(k, now) {
+			return revocationCodes[i]
+		}
+	}
+	return ""
+}
+
+func revokedRefusal(code string) *refusal.Refusal {
+	what, _, _ := strings.Cut(code, "_")
+	return refusal.New(code, "this "+strings.ToLower(what)+" has been revoked")
+}
+
+// verify checks a token and that it is not revoked.
+func (v *Vault) verify(raw string) (*token.Verified, *tokenKeys, *refusal.Refusal) {
+	t, refused := v.tokens.Verify(raw)
+	if refused != nil {
+		return nil, nil, refused
+	}
+	keys := t.Ext.(*tokenKeys)
+	if code := v.revoked(keys); code != "" {
+		return t, keys, revokedRefusal(code)
+	}
+	return t, keys, nil
+}
+
+// JWKS returns the public keys that tokens are signed with (RFC 7517).
+func (v *Vault) JWKS() []byte { return v.tokens.JWKS() }
+
+// Health returns nil while calls are served, else why they are refused.
+func (v *Vault) Health() *refusal.Refusal {
+	if err := v.audit.Err(); err != nil {
+		return auditRefusal(err)
+	}
+	return nil
+}
+
+// record appends a record and waits until it is durable.
+func (v *Vault) record(ctx context.Context, e audit.Entry) *refusal.Refusal {
+	if _, err := v.audit.Append(ctx, e); err != nil {
+		return auditRefusal(err)
+	}
+	return nil
+}
+
+// auditRefusal turns an error of the audit log into the refusal.
+func auditRefusal(err error) *refusal.Refusal {
+	if denied, ok := errors.AsType[*audit.Denied](err); ok {
+		r := revokedRefusal(denied.Code)
+		r.Recorded = true
+		return r
+	}
+	r := refusal.New(refusal.AuditUnavailable, "the audit log cannot be written, and nothing is done unrecorded").
+		WithHint("try again in a few seconds").WithCause(err)
+	r.RetryAfter = time.Second
+	return r
+}
+
+func storeRefusal(err error) *refusal.Refusal {
+	r := refusal.New(refusal.StoreUnavailable, "the store cannot be written").WithHint("try again in a few seconds").WithCause(err)
+	r.RetryAfter = time.Second
+	return r
+}
+
+// unknownService is the refusal for a name that no service has.
+func unknownService(name string) *refusal.Refusal {
+	return refusal.New("UNKNOWN_SERVICE", "there is no service %q", clip(name)).
+		WithHint("an administrator adds services; vault.admin.listServices names them")
+}
+
+// service returns a service that can serve calls.
+func (v *Vault) service(name string) (*policy.Compiled, *refusal.Refusal) {
+	svc := v.services.get(name)
+	if svc == nil || svc.compiled == nil {
+		return nil, unknownService(name)
+	}
+	return svc.compiled, nil
+}
+
+// clip shortens a string that an agent chose, for use in a message.
+func clip(s string) string {
+	const most = 64
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}
