@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -28,6 +29,28 @@ var errTooDeep = fmt.Errorf("nested deeper than %d", maxDepth)
 // errNotObject says that a JSON value is valid but is not an object.
 var errNotObject = errors.New("not a JSON object")
 
+// decoder is a JSON decoder that is used again: parameters are decoded on
+// every call.
+type decoder struct {
+	json *jsontext.Decoder
+	buf  bytes.Buffer
+}
+
+var decoders = sync.Pool{New: func() any { return &decoder{json: new(jsontext.Decoder)} }}
+
+// over makes d read data, which must not change until release.
+func (d *decoder) over(data []byte) *jsontext.Decoder {
+	d.buf = *bytes.NewBuffer(data)
+	d.json.Reset(&d.buf)
+	return d.json
+}
+
+// release gives d back without the data, so that the pool keeps none alive.
+func (d *decoder) release() {
+	d.over(nil)
+	decoders.Put(d)
+}
+
 // readObject splits a JSON object into its members, in the order they stand.
 // Duplicate names at any depth, invalid UTF-8, trailing data and nesting
 // beyond maxDepth are errors. The values are slices of data.
@@ -35,7 +58,9 @@ func readObject(data []byte) ([]member, error) {
 	if tooDeep(data) {
 		return nil, errTooDeep
 	}
-	dec := jsontext.NewDecoder(bytes.NewBuffer(data))
+	d := decoders.Get().(*decoder)
+	defer d.release()
+	dec := d.over(data)
 	if k := dec.PeekKind(); k != '{' {
 		// A value of another kind must still be valid to be called one.
 		if _, err := dec.ReadValue(); err != nil {

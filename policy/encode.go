@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"bytes"
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -143,7 +142,9 @@ func (p *pairs) scalar(key string, raw jsontext.Value) {
 
 // elements splits a JSON array that is known to be valid.
 func elements(raw jsontext.Value) []jsontext.Value {
-	dec := jsontext.NewDecoder(bytes.NewBuffer(raw))
+	d := decoders.Get().(*decoder)
+	defer d.release()
+	dec := d.over(raw)
 	if _, err := dec.ReadToken(); err != nil {
 		return nil
 	}

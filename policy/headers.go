@@ -48,8 +48,6 @@ func canonicalHeader(name string) string {
 	if len(name) > 128 || !httpguts.ValidHeaderFieldName(name) {
 		return ""
 	}
-	// Some servers take "_" for "-", which would be a second spelling of a
-	// name that is refused.
 	return textproto.CanonicalMIMEHeaderKey(name)
 }
 
@@ -72,7 +70,8 @@ func isCredential(canonical, authHeader string) bool {
 	return credential[c] || c == dashed(authHeader)
 }
 
-// dashed is the name that CGI-like servers would read: they take "_" for "-".
+// dashed is the name that CGI-like servers would read: they take "_" for "-",
+// which would be a second spelling of a name that is refused.
 func dashed(canonical string) string {
 	if strings.IndexByte(canonical, '_') < 0 {
 		return canonical

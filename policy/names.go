@@ -17,7 +17,7 @@ const (
 // It needs no endpoint.
 const ActionIssue = "issue"
 
-// any stands for every agent or every action in a list.
+// wildcard stands for every agent or every action in a list.
 const wildcard = "*"
 
 // ValidServiceName says whether s can name a service or a template:

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -77,16 +78,14 @@ func (e *CompiledEndpoint) Plan(params []byte) (Plan, *refusal.Refusal) {
 // path fills the endpoint's path and returns it, escaped and without that of
 // the baseUrl, and the parameters left over.
 func (e *CompiledEndpoint) path(members []member) (string, []member, *refusal.Refusal) {
-	rest := members
 	b := make([]byte, 0, 2*len(e.Path)+32)
 	for _, seg := range e.pattern {
 		b = append(b, '/')
 		if seg.kind == subtree || seg.kind == multi {
-			value, left, r := e.take(rest, seg.names[0])
+			value, r := e.take(members, seg.names[0])
 			if r != nil {
 				return "", nil, r
 			}
-			rest = left
 			if b, r = appendPieces(b, seg, value); r != nil {
 				return "", nil, r
 			}
@@ -97,14 +96,13 @@ func (e *CompiledEndpoint) path(members []member) (string, []member, *refusal.Re
 			if i == len(seg.names) {
 				break
 			}
-			value, left, r := e.take(rest, seg.names[i])
+			value, r := e.take(members, seg.names[i])
 			if r != nil {
 				return "", nil, r
 			}
 			if value == "" {
 				return "", nil, paramInvalid(seg.names[i], "is empty")
 			}
-			rest = left
 			b = appendEscaped(b, value)
 		}
 	}
@@ -115,7 +113,7 @@ func (e *CompiledEndpoint) path(members []member) (string, []member, *refusal.Re
 	if r := e.checkPath(path); r != nil {
 		return "", nil, r
 	}
-	return path, rest, nil
+	return path, slices.DeleteFunc(members, func(m member) bool { return m.raw == nil }), nil
 }
 
 // appendPieces appends the value of a {name...} or *, each piece between
@@ -136,10 +134,11 @@ func appendPieces(b []byte, seg segment, value string) ([]byte, *refusal.Refusal
 	return b, nil
 }
 
-// take removes a path parameter from members and returns its text.
-func (e *CompiledEndpoint) take(members []member, name string) (string, []member, *refusal.Refusal) {
+// take returns the text of a path parameter and marks its member as used by
+// taking its value out.
+func (e *CompiledEndpoint) take(members []member, name string) (string, *refusal.Refusal) {
 	for i, m := range members {
-		if m.name != name {
+		if m.name != name || m.raw == nil {
 			continue
 		}
 		var value string
@@ -149,15 +148,12 @@ func (e *CompiledEndpoint) take(members []member, name string) (string, []member
 		case '0':
 			value = string(m.raw)
 		default:
-			return "", nil, paramInvalid(name, "is neither a string nor a number")
+			return "", paramInvalid(name, "is neither a string nor a number")
 		}
-		if r := checkPathValue(name, value); r != nil {
-			return "", nil, r
-		}
-		left := make([]member, 0, len(members)-1)
-		return value, append(append(left, members[:i]...), members[i+1:]...), nil
+		members[i].raw = nil
+		return value, checkPathValue(name, value)
 	}
-	return "", nil, refusal.New("MISSING_PATH_PARAM:"+safeName(name), "the action %s needs the parameter %s", e.Name, name).
+	return "", refusal.New("MISSING_PATH_PARAM:"+safeName(name), "the action %s needs the parameter %s", e.Name, name).
 		WithHint("the path is %s; its parameters are: %s", e.Path, listed(e.pattern.params()))
 }
 
