@@ -1,8 +1,10 @@
 package token
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -104,8 +106,8 @@ func parseHeader(segment string) (h header, reason string) {
 	if err != nil {
 		return header{}, malformed
 	}
-	err = readObject(raw, func(name string, v jsontext.Value) error {
-		s, ok := text(v)
+	err = readWhole(raw, func(d *jsontext.Decoder, name string) error {
+		s, ok := text(d)
 		if !ok {
 			return errForm
 		}
@@ -134,33 +136,14 @@ func parseHeader(segment string) (h header, reason string) {
 // cannot quote anything.
 var errForm = errors.New("not the form of a token")
 
-// readObject calls member for every member of the one object in data. Names
-// that occur twice, at any depth, invalid UTF-8 and trailing data are errors.
-func readObject(data []byte, member func(name string, v jsontext.Value) error) error {
-	// *bytes.Buffer lets the decoder use the bytes as they are.
-	d := jsontext.NewDecoder(newBuffer(data))
-	if d.PeekKind() != '{' {
-		return errForm
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return errForm
-	}
-	for d.PeekKind() != '}' {
-		t, err := d.ReadToken()
-		if err != nil {
-			return errForm
-		}
-		name := t.String()
-		v, err := d.ReadValue()
-		if err != nil {
-			return errForm
-		}
-		if err := member(name, v); err != nil {
-			return err
-		}
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return errForm
+// readWhole calls member for every member of the one object that data is.
+// Names that occur twice, at any depth, invalid UTF-8 and trailing data are
+// errors.
+func readWhole(data []byte, member func(d *jsontext.Decoder, name string) error) error {
+	// A *bytes.Buffer, because the decoder reads its bytes without a copy.
+	d := jsontext.NewDecoder(bytes.NewBuffer(data))
+	if err := readObject(d, member); err != nil {
+		return err
 	}
 	if _, err := d.ReadToken(); err != io.EOF {
 		return errForm
@@ -168,31 +151,50 @@ func readObject(data []byte, member func(name string, v jsontext.Value) error) e
 	return nil
 }
 
-// text returns the string that v is, and false if it is anything else.
-func text(v jsontext.Value) (string, bool) {
-	if v.Kind() != '"' {
+// readObject calls member for every member of the object that d is at. member
+// reads or skips the value.
+func readObject(d *jsontext.Decoder, member func(d *jsontext.Decoder, name string) error) error {
+	if t, err := d.ReadToken(); err != nil || t.Kind() != '{' {
+		return errForm
+	}
+	for {
+		t, err := d.ReadToken()
+		switch {
+		case err != nil:
+			return errForm
+		case t.Kind() == '}':
+			return nil
+		}
+		if err := member(d, t.String()); err != nil {
+			return errForm
+		}
+	}
+}
+
+// text reads a string, and reports false if anything else is there.
+func text(d *jsontext.Decoder) (string, bool) {
+	t, err := d.ReadToken()
+	if err != nil || t.Kind() != '"' {
 		return "", false
 	}
-	b, err := jsontext.AppendUnquote(nil, v)
-	return string(b), err == nil
+	return t.String(), true
 }
 
 // maxTime is the last second of the year 9999, far beyond any token and far
 // below where a conversion of seconds could overflow.
 const maxTime = 253402300799
 
-// seconds returns the number that v is, if it is a whole, unsigned number of
-// seconds in plain digits, not beyond maxTime.
-func seconds(v jsontext.Value) (time.Time, bool) {
-	if v.Kind() != '0' || len(v) > len("253402300799") {
+// seconds reads a number, and reports false unless it is a whole, unsigned
+// number of seconds in plain digits, not beyond maxTime.
+func seconds(d *jsontext.Decoder) (time.Time, bool) {
+	t, err := d.ReadToken()
+	if err != nil || t.Kind() != '0' {
 		return time.Time{}, false
 	}
-	var n int64
-	for _, c := range v {
-		if c < '0' || c > '9' {
-			return time.Time{}, false
-		}
-		n = n*10 + int64(c-'0')
+	// ParseUint takes digits only: no sign, point or exponent.
+	n, err := strconv.ParseUint(t.String(), 10, 64)
+	if err != nil || n > maxTime {
+		return time.Time{}, false
 	}
-	return time.Unix(n, 0), n <= maxTime
+	return time.Unix(int64(n), 0), true
 }

@@ -1,7 +1,6 @@
 package token
 
 import (
-	"bytes"
 	"encoding/base64"
 	"time"
 
@@ -12,8 +11,6 @@ import (
 // strictBase64 refuses trailing bits that are not zero, so that no two
 // signatures decode to the same bytes.
 var strictBase64 = base64.RawURLEncoding.Strict()
-
-func newBuffer(data []byte) *bytes.Buffer { return bytes.NewBuffer(data) }
 
 // wireClaims is the payload of a token as it is read: every claim has exactly
 // the type that the vault writes, and a claim that is null is an error. It is
@@ -31,34 +28,36 @@ type wireClaims struct {
 // holder is worthless to anyone else, so it is not accepted by code that does
 // not ask for the proof.
 func (w *wireClaims) UnmarshalJSON(data []byte) error {
-	return readObject(data, func(name string, v jsontext.Value) error {
+	return readWhole(data, func(d *jsontext.Decoder, name string) error {
 		ok := true
 		switch name {
 		case "aud":
-			w.aud, ok = text(v)
+			w.aud, ok = text(d)
 		case "iss":
-			w.iss, ok = text(v)
+			w.iss, ok = text(d)
 			w.hasIss = true
 		case "sub":
-			w.sub, ok = text(v)
+			w.sub, ok = text(d)
 		case "jti":
-			w.jti, ok = text(v)
+			w.jti, ok = text(d)
 		case "service":
-			w.service, ok = text(v)
+			w.service, ok = text(d)
 		case "iat":
-			w.iat, ok = seconds(v)
+			w.iat, ok = seconds(d)
 		case "exp":
-			w.exp, ok = seconds(v)
+			w.exp, ok = seconds(d)
 		case "nbf":
-			w.nbf, ok = seconds(v)
+			w.nbf, ok = seconds(d)
 		case "scope":
-			w.scope, ok = texts(v)
+			w.scope, ok = texts(d)
 			w.hasScope = true
 		case "ctx":
-			w.ctx, ok = readContext(v)
+			w.ctx, ok = readContext(d)
 			w.hasCtx = true
 		case "cnf":
 			ok = false
+		default:
+			ok = d.SkipValue() == nil
 		}
 		if !ok {
 			return errForm
@@ -67,30 +66,26 @@ func (w *wireClaims) UnmarshalJSON(data []byte) error {
 	})
 }
 
-// texts returns the strings of the array that v is.
-func texts(v jsontext.Value) ([]string, bool) {
-	d := jsontext.NewDecoder(newBuffer(v))
+// texts reads an array of strings, none of them empty.
+func texts(d *jsontext.Decoder) ([]string, bool) {
 	if t, err := d.ReadToken(); err != nil || t.Kind() != '[' {
 		return nil, false
 	}
 	list := []string{}
 	for d.PeekKind() != ']' {
-		e, err := d.ReadValue()
-		if err != nil {
-			return nil, false
-		}
-		s, ok := text(e)
+		s, ok := text(d)
 		if !ok || s == "" {
 			return nil, false
 		}
 		list = append(list, s)
 	}
-	return list, true
+	_, err := d.ReadToken()
+	return list, err == nil
 }
 
 // readContext reads the claim "ctx".
-func readContext(v jsontext.Value) (c Context, ok bool) {
-	err := readObject(v, func(name string, v jsontext.Value) error {
+func readContext(d *jsontext.Decoder) (c Context, ok bool) {
+	err := readObject(d, func(d *jsontext.Decoder, name string) error {
 		var to *string
 		switch name {
 		case "agentId":
@@ -104,13 +99,12 @@ func readContext(v jsontext.Value) (c Context, ok bool) {
 		case "tool":
 			to = &c.Tool
 		default:
-			return nil
+			return d.SkipValue()
 		}
-		s, ok := text(v)
-		if !ok {
+		var ok bool
+		if *to, ok = text(d); !ok {
 			return errForm
 		}
-		*to = s
 		return nil
 	})
 	return c, err == nil
