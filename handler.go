@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -94,6 +95,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 				h.app.logger.Error("closing the vault", zap.Error(err))
 			}
 		}()
+	}
+	if err == nil && handlers.TokenInOpen(r, v) {
+		rec := caddyhttp.NewResponseRecorder(w, nil, nil)
+		defer logRedacted(r, v, rec, time.Now())
+		w = rec
 	}
 	h.server.Serve(w, r, v, err)
 	return nil

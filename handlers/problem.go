@@ -58,8 +58,8 @@ func (rq *request) refuse(r *refusal.Refusal) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Vault-Error", code)
-	if r.Challenge != "" {
-		h.Set("WWW-Authenticate", r.Challenge)
+	if len(r.Challenge) > 0 {
+		h["Www-Authenticate"] = r.Challenge
 	} else if r.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="caddyvault"`)
 	}

@@ -100,7 +100,7 @@ func init() {
 // paths are none of the vault's business.
 func Owns(path string) bool {
 	_, ok := routes[path]
-	return ok || strings.HasPrefix(path, "/vault.")
+	return ok || strings.HasPrefix(path, "/vault.") || strings.HasPrefix(path, proxyPrefix)
 }
 
 // Serve answers a request whose path is one of the API's. openErr says why
@@ -121,6 +121,9 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, v *vault.Vault, o
 func (rq *request) serve(rt route, found bool) *refusal.Refusal {
 	if refused := rq.checkBrowser(); refused != nil {
 		return refused
+	}
+	if strings.HasPrefix(rq.URL.Path, proxyPrefix) && rq.server.Groups&Agent != 0 {
+		return rq.proxy()
 	}
 	if !found {
 		return refusal.New("NOT_FOUND", "there is no such route here").

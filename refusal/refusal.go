@@ -34,8 +34,8 @@ type Refusal struct {
 	// RetryAfter is how long to wait before another try; zero says nothing.
 	RetryAfter time.Duration
 
-	// Challenge is the value of WWW-Authenticate, if the status is 401.
-	Challenge string
+	// Challenge holds the values of WWW-Authenticate, if the status is 401.
+	Challenge []string
 
 	// Recorded says that the audit log already has the record of this
 	// refusal, written where it was decided.
@@ -82,6 +82,13 @@ func (r *Refusal) WithHint(hint string, args ...any) *Refusal {
 		hint = fmt.Sprintf(hint, args...)
 	}
 	c.Hint = hint
+	return &c
+}
+
+// WithChallenge returns a copy of r with the values of WWW-Authenticate.
+func (r *Refusal) WithChallenge(values ...string) *Refusal {
+	c := *r
+	c.Challenge = values
 	return &c
 }
 

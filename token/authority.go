@@ -186,7 +186,7 @@ func (a *Authority) Kid() string { return a.signing.kid }
 func (a *Authority) Verify(raw string) (*Verified, *refusal.Refusal) {
 	if raw == "" {
 		r := refusal.New("TOKEN_REQUIRED", "a vault token is needed")
-		r.Challenge = "Bearer"
+		r.Challenge = []string{"Bearer"}
 		return nil, r
 	}
 	if len(raw) > MaxLength {
@@ -211,13 +211,13 @@ func (a *Authority) Verify(raw string) (*Verified, *refusal.Refusal) {
 // invalid is TOKEN_INVALID for a reason, which never quotes the token.
 func invalid(reason string) *refusal.Refusal {
 	r := refusal.New("TOKEN_INVALID", "the token is not valid: "+reason)
-	r.Challenge = `Bearer error="invalid_token"`
+	r.Challenge = []string{`Bearer error="invalid_token"`}
 	return r
 }
 
 // expired is TOKEN_EXPIRED.
 func expired() *refusal.Refusal {
 	r := refusal.New("TOKEN_EXPIRED", "the token has expired").WithHint("issue a new token")
-	r.Challenge = `Bearer error="invalid_token", error_description="expired"`
+	r.Challenge = []string{`Bearer error="invalid_token", error_description="expired"`}
 	return r
 }

@@ -57,10 +57,9 @@ func (g *adminGate) check(authorization []string, client netip.Addr) *refusal.Re
 		r.RetryAfter = time.Minute
 		return r
 	}
-	r := refusal.New("ADMIN_UNAUTHORIZED", "this route needs the admin token").
-		WithHint("send it as Authorization: Bearer <admin token>")
-	r.Challenge = `Bearer realm="caddyvault admin"`
-	return r
+	return refusal.New("ADMIN_UNAUTHORIZED", "this route needs the admin token").
+		WithHint("send it as Authorization: Bearer <admin token>").
+		WithChallenge(`Bearer realm="caddyvault admin"`)
 }
 
 // failed counts a failure and returns how many there were in this minute. All

@@ -127,10 +127,9 @@ func (c Caller) agent(claimed string) (string, *refusal.Refusal) {
 }
 
 func unauthenticated() *refusal.Refusal {
-	r := refusal.New("AGENT_UNAUTHENTICATED", "this vault does not know who is asking").
-		WithHint("authenticate to the site in front of the vault, or ask from the machine itself")
-	r.Challenge = `Bearer realm="caddyvault"`
-	return r
+	return refusal.New("AGENT_UNAUTHENTICATED", "this vault does not know who is asking").
+		WithHint("authenticate to the site in front of the vault, or ask from the machine itself").
+		WithChallenge(`Bearer realm="caddyvault"`)
 }
 
 // fillContext checks the ids and fills in those that are absent (wire.md).
