@@ -23,6 +23,7 @@ import (
 
 	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/upstream/scrub"
 	"github.com/caddyvault/caddyvault/vault"
 )
 
@@ -49,6 +50,33 @@ type transport struct {
 	authPrefix string // the scheme and a space, or ""
 
 	passSetCookie bool
+	drop          []string // canonical names that the service takes out of answers
+
+	scrub    bool // look for the secret in answers
+	block    bool // and end them there
+	scrubber atomic.Pointer[keptScrubber]
+}
+
+// keptScrubber is the scrubber of one version of a service's secret. Building
+// one costs more than a call.
+type keptScrubber struct {
+	ref     string
+	version uint64
+	*scrub.Scrubber
+}
+
+// scrubberFor returns the scrubber of a secret, nil if there is nothing to
+// look for.
+func (t *transport) scrubberFor(cred vault.Credential) *scrub.Scrubber {
+	if !t.scrub || cred.Value == "" {
+		return nil
+	}
+	kept := t.scrubber.Load()
+	if kept == nil || kept.ref != cred.Ref || kept.version != cred.Version {
+		kept = &keptScrubber{cred.Ref, cred.Version, scrub.New([]scrub.Named{{Ref: cred.Ref, Value: cred.Value}})}
+		t.scrubber.Store(kept)
+	}
+	return kept.Scrubber
 }
 
 // newTransport returns the transport of a service, provisioned.
@@ -110,6 +138,8 @@ func newTransport(ctx caddy.Context, t *reverseproxy.HTTPTransport, svc *policy.
 		HTTPTransport: t,
 		origin:        origin,
 		passSetCookie: svc.PassSetCookie,
+		scrub:         svc.Scrub != "off",
+		block:         svc.Scrub == "block",
 		rewriter: rewriter{
 			origin: origin,
 			base:   strings.TrimSuffix(svc.Base.EscapedPath(), "/"),
@@ -123,6 +153,9 @@ func newTransport(ctx caddy.Context, t *reverseproxy.HTTPTransport, svc *policy.
 			tr.authPrefix = svc.AuthScheme + " "
 		}
 		drop = append(drop[:len(drop):len(drop)], svc.AuthHeader)
+	}
+	for _, name := range svc.DropHeaders {
+		tr.drop = append(tr.drop, textproto.CanonicalMIMEHeaderKey(name))
 	}
 	tr.filter = newRequestFilter(svc.PassHeaders, drop)
 	return tr, nil
@@ -169,11 +202,16 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if te := req.Header["Te"]; te != nil { // Caddy has reduced it to "trailers"
 		header["Te"] = te
 	}
+	if c.out.Endpoint.Range && header["Range"] != nil || c.out.Method == http.MethodHead {
+		// Go's transport asks for gzip by itself everywhere else.
+		header["Accept-Encoding"] = []string{acceptEncoding}
+	}
 	if c.out.ContentType != "" {
 		header["Content-Type"] = []string{c.out.ContentType}
 	}
 
-	ctx, done := hideTrace(req.Context(), c.client, t.passSetCookie)
+	var secrets *scrub.Scrubber
+	ctx, done := hideTrace(req.Context(), c.client, t.passSetCookie, &secrets)
 	defer done()
 	out := (&http.Request{
 		Method:        c.out.Method,
@@ -197,6 +235,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		header[t.authHeader] = []string{t.authPrefix + cred.Value}
 	}
 
+	secrets = t.scrubberFor(cred)
+
 	start := time.Now()
 	res, err := t.Transport.RoundTrip(out)
 	c.result.Latency = time.Since(start)
@@ -207,12 +247,18 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		res.Body.Close()
 		return nil, refusal.New("UPSTREAM_PROTOCOL", "the upstream switched protocols without being asked to")
 	}
-	c.result.Status = res.StatusCode
 	filterResponse(res.Header, t.passSetCookie)
+	for _, name := range t.drop {
+		delete(res.Header, name)
+	}
+	if err := t.answer(res, c, secrets); err != nil {
+		res.Body.Close()
+		return nil, err
+	}
 	if !c.out.Endpoint.PassRedirects {
 		t.rewriter.apply(res.Header, target)
 	}
-	res.Body = &answerBody{countedBody{res.Body, &c.result.ResponseBytes}, c.result}
+	c.result.Status = res.StatusCode
 	res.Request = req
 	return res, nil
 }
@@ -239,20 +285,6 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// answerBody is a response's body; it tells when its last bytes are read.
-type answerBody struct {
-	countedBody
-	result *vault.Result
-}
-
-func (b *answerBody) Read(p []byte) (int, error) {
-	n, err := b.countedBody.Read(p)
-	if err == io.EOF && b.result.End != nil {
-		b.result.End()
-	}
-	return n, err
-}
-
 // traceless hides the proxy's client trace from the transport underneath:
 // through it an upstream's 1xx answers would go to the client past every
 // filter.
@@ -268,7 +300,8 @@ func (c traceless) Value(key any) any {
 
 // hideTrace returns a context whose 1xx answers go to w with their headers
 // filtered. done must be called when the round trip is over.
-func hideTrace(ctx context.Context, w http.ResponseWriter, passSetCookie bool) (_ context.Context, done func()) {
+// The scrubber is known only later, when the secret is.
+func hideTrace(ctx context.Context, w http.ResponseWriter, passSetCookie bool, secrets **scrub.Scrubber) (_ context.Context, done func()) {
 	var mu sync.Mutex
 	var over bool
 	trace := &httptrace.ClientTrace{
@@ -280,6 +313,9 @@ func hideTrace(ctx context.Context, w http.ResponseWriter, passSetCookie bool) (
 			}
 			hints := http.Header(header).Clone()
 			filterResponse(hints, passSetCookie)
+			if *secrets != nil {
+				scrubHeader(hints, *secrets)
+			}
 			delete(hints, "Link") // preloads would be fetched from the vault's origin
 			h := w.Header()
 			own := h.Clone()

@@ -1,0 +1,238 @@
+package upstream
+
+import (
+	"bufio"
+	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/upstream/scrub"
+	"github.com/caddyvault/caddyvault/vault"
+)
+
+// smallBody is the largest body of known length that is read whole before it
+// is passed on, so that it can be sent with its length though a hit may change
+// it. Larger ones, and those that come bit by bit, are streamed.
+const smallBody = 64 << 10
+
+// acceptEncoding is what upstreams are asked for where Go's transport does not
+// ask by itself: nothing that would have to be undone.
+const acceptEncoding = "identity"
+
+// maxWindow bounds the memory that a zstd stream can ask for.
+const maxWindow = 8 << 20
+
+// answer makes an upstream's answer fit for a client: the secret is taken out
+// of its headers, trailers and body, whatever it was compressed with.
+func (t *transport) answer(res *http.Response, c *call, secrets *scrub.Scrubber) error {
+	hasBody := c.out.Method != http.MethodHead && res.StatusCode != http.StatusNoContent && res.StatusCode != http.StatusNotModified
+	source := &countedBody{ReadCloser: res.Body, n: &c.result.ResponseBytes}
+	body := &answerBody{res: res, result: c.result, secrets: secrets, source: source}
+	res.Body = body
+	if secrets == nil || !secrets.Active() {
+		body.r = source
+		return nil
+	}
+	c.result.Redactions += scrubHeader(res.Header, secrets)
+	if !hasBody {
+		body.r = source
+		return nil
+	}
+
+	length := res.ContentLength
+	if encoding := res.Header["Content-Encoding"]; len(encoding) > 0 && !strings.EqualFold(strings.Join(encoding, ","), "identity") {
+		raw, err := decoder(strings.Join(encoding, ","), res.Body.(*answerBody).source.ReadCloser)
+		if err != nil {
+			return err
+		}
+		source.ReadCloser = raw
+		delete(res.Header, "Content-Encoding")
+		length = -1
+	}
+	// What these say holds for bytes that the client may not get.
+	for _, name := range [...]string{"Content-Md5", "Digest", "Content-Digest", "Repr-Digest"} {
+		delete(res.Header, name)
+	}
+
+	if length >= 0 && length <= smallBody {
+		whole, err := io.ReadAll(io.LimitReader(source, smallBody+1))
+		if err != nil {
+			return err
+		}
+		clean, hits := secrets.Bytes(whole)
+		c.result.Redactions += hits
+		if hits > 0 && t.block {
+			return blocked()
+		}
+		if hits > 0 {
+			weaken(res.Header)
+		}
+		res.ContentLength = int64(len(clean))
+		res.Header["Content-Length"] = []string{strconv.Itoa(len(clean))}
+		body.r = bytes.NewReader(clean)
+		body.over = true
+		return nil
+	}
+
+	weaken(res.Header)
+	res.ContentLength = -1
+	delete(res.Header, "Content-Length")
+	body.scrub = secrets.Reader(eofNoter{source, &body.over})
+	if t.block {
+		body.scrub.Block()
+	}
+	body.r = body.scrub
+	return nil
+}
+
+func blocked() *refusal.Refusal {
+	return refusal.New("UPSTREAM_PROTOCOL", "the upstream's answer held the secret and was withheld")
+}
+
+// weaken turns a strong validator into a weak one: it was made for bytes that
+// may not be those that the client gets (RFC 9110, section 8.8.1).
+func weaken(h http.Header) {
+	if etag := h.Get("Etag"); etag != "" && !strings.HasPrefix(etag, "W/") {
+		h["Etag"] = []string{"W/" + etag}
+	}
+}
+
+// scrubHeader takes secrets out of a header's values and returns how many.
+func scrubHeader(h http.Header, secrets *scrub.Scrubber) int {
+	total := 0
+	for name, values := range h {
+		for i, v := range values {
+			clean, hits := secrets.Clean(v)
+			if hits > 0 {
+				values[i] = clean
+				total += hits
+			}
+		}
+		if clean, hits := secrets.Clean(name); hits > 0 {
+			delete(h, name)
+			_ = clean
+			total += hits
+		}
+	}
+	return total
+}
+
+// answerBody is a response's body on its way to the client.
+type answerBody struct {
+	res     *http.Response
+	result  *vault.Result
+	secrets *scrub.Scrubber
+	source  *countedBody
+	r       io.Reader
+	scrub   *scrub.Reader // nil if nothing is streamed through it
+
+	over  bool // the source has ended
+	ended bool
+}
+
+// Read passes on what the scrubber has decided. When the source has ended it
+// tells so before the last bytes are handed over.
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if (b.over || err != nil) && !b.ended {
+		b.ended = true
+		if b.scrub != nil {
+			b.result.Redactions += b.scrub.Hits()
+		}
+		if b.secrets != nil && b.secrets.Active() {
+			b.result.Redactions += scrubHeader(b.res.Trailer, b.secrets)
+		}
+		for name := range b.res.Trailer {
+			if toClientNever[name] || hasPrefix(name, toClientNeverPrefixes) {
+				delete(b.res.Trailer, name)
+			}
+		}
+		if b.result.End != nil {
+			b.result.End()
+		}
+	}
+	return n, err
+}
+
+// Close closes the connection's body.
+func (b *answerBody) Close() error { return b.source.Close() }
+
+// eofNoter notes that its reader has ended, with an error or without.
+type eofNoter struct {
+	io.Reader
+	over *bool
+}
+
+func (e eofNoter) Read(p []byte) (int, error) {
+	n, err := e.Reader.Read(p)
+	if err != nil {
+		*e.over = true
+	}
+	return n, err
+}
+
+// decoder undoes a Content-Encoding. One that it cannot undo is refused: the
+// secret could be in there.
+func decoder(encoding string, body io.ReadCloser) (io.ReadCloser, error) {
+	switch strings.ToLower(strings.TrimSpace(encoding)) {
+	case "gzip", "x-gzip":
+		return &decodedBody{closer: body, open: func() (io.Reader, error) { return gzip.NewReader(body) }}, nil
+	case "deflate":
+		// RFC 9110 means the zlib format; some servers send it raw.
+		return &decodedBody{closer: body, open: func() (io.Reader, error) {
+			buffered := bufio.NewReader(body)
+			head, err := buffered.Peek(2)
+			if err != nil && len(head) < 2 {
+				return nil, err
+			}
+			if head[0]&0x0f == 8 && (uint(head[0])<<8|uint(head[1]))%31 == 0 {
+				return zlib.NewReader(buffered)
+			}
+			return flate.NewReader(buffered), nil
+		}}, nil
+	case "zstd":
+		return &decodedBody{closer: body, open: func() (io.Reader, error) {
+			return zstd.NewReader(body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		}}, nil
+	}
+	return nil, refusal.New("UPSTREAM_PROTOCOL", "the upstream's answer is encoded in a way that the vault cannot look into")
+}
+
+// decodedBody opens its decoder with the first Read, because the decoders read
+// their header at once and the upstream may take its time.
+type decodedBody struct {
+	open   func() (io.Reader, error)
+	closer io.Closer
+	r      io.Reader
+	err    error
+}
+
+func (d *decodedBody) Read(p []byte) (int, error) {
+	if d.r == nil && d.err == nil {
+		d.r, d.err = d.open()
+		if errors.Is(d.err, io.EOF) {
+			d.err = io.EOF // an empty body
+		}
+	}
+	if d.err != nil {
+		return 0, d.err
+	}
+	return d.r.Read(p)
+}
+
+// Close closes the body underneath, and the decoder if it holds anything.
+func (d *decodedBody) Close() error {
+	if z, ok := d.r.(*zstd.Decoder); ok {
+		z.Close()
+	}
+	return d.closer.Close()
+}
