@@ -13,12 +13,15 @@ import (
 func init() {
 	httpcaddyfile.RegisterGlobalOption("vault", parseApp)
 	httpcaddyfile.RegisterHandlerDirective("vault", parseHandler)
-	httpcaddyfile.RegisterDirectiveOrder("vault", httpcaddyfile.Before, "reverse_proxy")
+	// Before everything that answers every request, so that `respond` or
+	// `reverse_proxy` on the same site gets what is none of the vault's.
+	httpcaddyfile.RegisterDirectiveOrder("vault", httpcaddyfile.Before, "respond")
 }
 
 // parseApp parses the global option. See App.UnmarshalCaddyfile.
 func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 	if existing != nil {
+		d.Next()
 		return nil, d.Err("the global option vault is given twice")
 	}
 	app := new(App)

@@ -104,10 +104,7 @@ func (c *Compiled) compileBase() (r *refusal.Refusal) {
 }
 
 func (c *Compiled) compileAuth() (r *refusal.Refusal) {
-	if c.SecretRef == "" {
-		c.SecretRef = c.Name
-	}
-	if !ValidSecretRef(c.SecretRef) {
+	if c.SecretRef != "" && !ValidSecretRef(c.SecretRef) {
 		return invalid("secretRef", "secretRef is 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-', and begins with a letter or digit")
 	}
 	if c.AuthHeader, c.AuthScheme, r = checkAuth(&c.Service); r != nil {

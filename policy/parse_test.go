@@ -318,7 +318,7 @@ func TestParseServiceDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Name != "svc" || c.SecretRef != "svc" || c.AuthHeader != "Authorization" || c.AuthScheme != "Bearer" || c.Scrub != "on" {
+	if c.Name != "svc" || c.SecretRef != "" || c.AuthHeader != "Authorization" || c.AuthScheme != "Bearer" || c.Scrub != "on" {
 		t.Errorf("defaults: %+v", c.Service)
 	}
 	e := c.Endpoint("a")

@@ -23,8 +23,8 @@ type Service struct {
 	// query and a fragment are refused.
 	BaseURL string `json:"baseUrl,omitzero"`
 
-	// The name of the secret that is added to each request. Default: the
-	// name of the service.
+	// The name of the secret that is added to each request. Default: none,
+	// and then nothing is added.
 	SecretRef string `json:"secretRef,omitzero"`
 
 	// The request header that carries the secret. Default: Authorization.

@@ -29,9 +29,6 @@ import (
 
 // Bounds on what an upstream may take, where the service says nothing else.
 const (
-	dialTimeout      = 10 * time.Second
-	tlsTimeout       = 10 * time.Second
-	headerTimeout    = 5 * time.Minute // a language model may think that long
 	continueTimeout  = 1 * time.Second
 	maxHeaderBytes   = 256 << 10
 	idleConnsPerHost = 256
@@ -89,13 +86,13 @@ func newTransport(ctx caddy.Context, t *reverseproxy.HTTPTransport, svc *policy.
 		t.TLS = new(reverseproxy.TLSConfig)
 	}
 	if t.TLS != nil && t.TLS.HandshakeTimeout == 0 {
-		t.TLS.HandshakeTimeout = caddy.Duration(tlsTimeout)
+		t.TLS.HandshakeTimeout = caddy.Duration(svc.Timeouts.TLS)
 	}
 	if t.DialTimeout == 0 {
-		t.DialTimeout = caddy.Duration(dialTimeout)
+		t.DialTimeout = caddy.Duration(svc.Timeouts.Connect)
 	}
 	if t.ResponseHeaderTimeout == 0 {
-		t.ResponseHeaderTimeout = caddy.Duration(headerTimeout)
+		t.ResponseHeaderTimeout = caddy.Duration(svc.Timeouts.FirstByte)
 	}
 	if t.ExpectContinueTimeout == 0 {
 		t.ExpectContinueTimeout = caddy.Duration(continueTimeout)

@@ -1,0 +1,124 @@
+package caddyvault
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+func adapt(input string) (map[string]any, error) {
+	adapter := caddyfile.Adapter{ServerType: httpcaddyfile.ServerType{}}
+	out, _, err := adapter.Adapt([]byte(input), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return nil, err
+	}
+	var cfg map[string]any
+	return cfg, json.Unmarshal(out, &cfg)
+}
+
+func TestCaddyfileAdapts(t *testing.T) {
+	cfg, err := adapt(`{
+		vault {
+			data_dir ./data
+			services_dir ./services
+			templates_dir ./templates
+			audience a
+			issuer i
+			token_ttl 5m
+			token_ttl_max 10m
+			signing_key {env.K}
+			encryption_key {file./run/secrets/k}
+			admin_token {env.A}
+			allowed_hosts vault.internal v2.internal
+			allow_private 10.0.0.0/8
+			revocations_keep 1d
+			agents {
+				identity {http.auth.user.id}
+				trust none
+			}
+		}
+	}
+	:8787 {
+		vault
+	}
+	:8788 {
+		vault agent
+		respond "next"
+	}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := json.Marshal(cfg["apps"].(map[string]any)["vault"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"admin_token":"{env.A}","agents":{"identity":"{http.auth.user.id}","trust":"none"},` +
+		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","data_dir":"./data",` +
+		`"encryption_key":"{file./run/secrets/k}","issuer":"i","revocations_keep":86400000000000,"services_dir":"./services",` +
+		`"signing_key":"{env.K}","templates_dir":"./templates","token_ttl":300000000000,"token_ttl_max":600000000000}`
+	if string(got) != want {
+		t.Errorf("app:\n got %s\nwant %s", got, want)
+	}
+	site, err := json.Marshal(cfg["apps"].(map[string]any)["http"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{`{"handler":"vault"}`, `{"handler":"vault","routes":["agent"]}`} {
+		if !strings.Contains(string(site), part) {
+			t.Errorf("no %s in %s", part, site)
+		}
+	}
+	// The directive comes before what answers everything.
+	if s := string(site); strings.Index(s, `"routes":["agent"]`) > strings.Index(s, `"handler":"static_response"`) {
+		t.Errorf("vault is ordered behind respond: %s", s)
+	}
+}
+
+// TestCaddyfileRefuses holds every mistake to an error that says where it is
+// and what is wrong, and that does not repeat a secret.
+func TestCaddyfileRefuses(t *testing.T) {
+	const secret = "0123456789abcdef0123456789abcdef"
+	app := func(lines string) string { return "{\n\tvault {\n" + lines + "\n\t}\n}\n" }
+	tests := []struct{ name, input, want string }{
+		{"unknown setting", app("data_dri ./x"), `unknown setting "data_dri"`},
+		{"no argument", app("data_dir"), "wrong argument count"},
+		{"two arguments", app("data_dir a b"), "wrong argument count"},
+		{"a block where none is", app("data_dir a {\nb\n}"), "unexpected block"},
+		{"given twice", app("audience a\naudience b"), "audience is given twice"},
+		{"option given twice", "{\nvault\nvault\n}\n", "vault is given twice"},
+		{"argument of the option", "{\nvault x\n}\n", "wrong argument count"},
+		{"no duration", app("token_ttl soon"), `"soon" is not a duration`},
+		{"negative duration", app("token_ttl -5m"), "shorter than a second"},
+		{"literal signing key", app("signing_key " + secret), "must be a reference"},
+		{"literal admin token", app("admin_token " + secret), "must be a reference"},
+		{"literal encryption key", app("encryption_key " + secret), "must be a reference"},
+		{"half a reference", app("signing_key x{env.K}"), "must be a reference"},
+		{"another placeholder", app("signing_key {http.request.header.K}"), "must be a reference"},
+		{"unknown trust", app("agents {\ntrust some\n}"), `not "some"`},
+		{"unknown agents setting", app("agents {\nkeys\n}"), `unknown setting "keys" of agents`},
+		{"no hosts", app("allowed_hosts"), "wrong argument count"},
+		{"unknown routes", ":80 {\nvault agents\n}", `unknown group of routes "agents"`},
+		{"block of the directive", ":80 {\nvault {\nadmin\n}\n}", "unexpected block"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := adapt(tt.input)
+			if err == nil {
+				t.Fatal("adapts")
+			}
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %q does not say %q", err, tt.want)
+			}
+			if !strings.Contains(err.Error(), "Caddyfile:") {
+				t.Errorf("error %q does not say where", err)
+			}
+			if strings.Contains(err.Error(), secret) {
+				t.Errorf("error %q repeats the secret", err)
+			}
+		})
+	}
+}
