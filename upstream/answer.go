@@ -6,6 +6,7 @@ import (
 	"compress/flate"
 	"compress/gzip"
 	"compress/zlib"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -33,10 +34,10 @@ const maxWindow = 8 << 20
 
 // answer makes an upstream's answer fit for a client: the secret is taken out
 // of its headers, trailers and body, whatever it was compressed with.
-func (t *transport) answer(res *http.Response, c *call, secrets *scrub.Scrubber) error {
+func (t *transport) answer(ctx context.Context, res *http.Response, c *call, secrets *scrub.Scrubber) error {
 	hasBody := c.out.Method != http.MethodHead && res.StatusCode != http.StatusNoContent && res.StatusCode != http.StatusNotModified
 	source := &countedBody{ReadCloser: res.Body, n: &c.result.ResponseBytes}
-	body := &answerBody{res: res, result: c.result, secrets: secrets, source: source}
+	body := &answerBody{ctx: ctx, res: res, result: c.result, secrets: secrets, source: source}
 	res.Body = body
 	if secrets == nil || !secrets.Active() {
 		body.r = source
@@ -66,7 +67,7 @@ func (t *transport) answer(res *http.Response, c *call, secrets *scrub.Scrubber)
 	if length >= 0 && length <= smallBody {
 		whole, err := io.ReadAll(io.LimitReader(source, smallBody+1))
 		if err != nil {
-			return err
+			return causeOr(ctx, err)
 		}
 		clean, hits := secrets.Bytes(whole)
 		c.result.Redactions += hits
@@ -128,6 +129,7 @@ func scrubHeader(h http.Header, secrets *scrub.Scrubber) int {
 
 // answerBody is a response's body on its way to the client.
 type answerBody struct {
+	ctx     context.Context // of the request that the answer is for
 	res     *http.Response
 	result  *vault.Result
 	secrets *scrub.Scrubber
@@ -145,6 +147,13 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if (b.over || err != nil) && !b.ended {
 		b.ended = true
+		if err != nil && err != io.EOF {
+			if err = causeOr(b.ctx, err); b.ctx.Err() == nil || errors.As(err, new(*refusal.Refusal)) {
+				b.result.Code = refusalFor(err).Code
+			} else {
+				b.result.Code = "CLIENT_CLOSED"
+			}
+		}
 		if b.scrub != nil {
 			b.result.Redactions += b.scrub.Hits()
 		}
@@ -166,7 +175,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 // Close closes the connection's body.
 func (b *answerBody) Close() error { return b.source.Close() }
 
-// eofNoter notes that its reader has ended, with an error or without.
+// eofNoter notes that its reader has come to its end.
 type eofNoter struct {
 	io.Reader
 	over *bool
@@ -174,7 +183,7 @@ type eofNoter struct {
 
 func (e eofNoter) Read(p []byte) (int, error) {
 	n, err := e.Reader.Read(p)
-	if err != nil {
+	if err == io.EOF {
 		*e.over = true
 	}
 	return n, err

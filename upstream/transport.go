@@ -238,7 +238,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := t.Transport.RoundTrip(out)
 	c.result.Latency = time.Since(start)
 	if err != nil {
-		return nil, err
+		return nil, causeOr(ctx, err)
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		res.Body.Close()
@@ -248,7 +248,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	for _, name := range t.drop {
 		delete(res.Header, name)
 	}
-	if err := t.answer(res, c, secrets); err != nil {
+	if err := t.answer(ctx, res, c, secrets); err != nil {
 		res.Body.Close()
 		return nil, err
 	}
@@ -328,6 +328,15 @@ func hideTrace(ctx context.Context, w http.ResponseWriter, passSetCookie bool, s
 		over = true
 		mu.Unlock()
 	}
+}
+
+// causeOr returns the refusal that cut a call short, if that is what ended it,
+// else err.
+func causeOr(ctx context.Context, err error) error {
+	if r, ok := errors.AsType[*refusal.Refusal](context.Cause(ctx)); ok {
+		return r
+	}
+	return err
 }
 
 // refusalFor turns what went wrong between here and the upstream into the

@@ -161,17 +161,21 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 		return refused
 	}
 
+	ctx, leave := v.live.begin(r.Context(), keys)
+	defer leave()
+	r = r.WithContext(ctx)
+
 	var result Result
 	code := refusal.Internal // if Do panics before it has an answer
 	end := sync.OnceFunc(func() {
 		if result.Status != 0 {
-			code = ""
+			code = result.Code
 		}
 		rec := started
 		rec.ResponseBytes, rec.RequestBytes = result.ResponseBytes.Load(), result.RequestBytes.Load()
 		rec.Redactions = result.Redactions
 		rec.Status = result.Status
-		if code != "" {
+		if rec.Status == 0 && code != "" {
 			rec.Status = refusal.Status(code)
 		}
 		v.endOfCall(rec, code, v.now().Sub(start))

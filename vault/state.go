@@ -57,6 +57,7 @@ type State struct {
 	revocations *revocations.Set
 	audit       *audit.Log
 	services    services
+	live        *liveCalls
 
 	// admins serialises what administrators change: a check and the change
 	// that rests on it belong together.
@@ -83,7 +84,7 @@ type anchors struct {
 // OpenState opens or creates the state. What it finds damaged, older than the
 // audit log knows, or readable by others is refused by name.
 func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
-	st := &State{dataDir: o.DataDir, servicesDir: o.ServicesDir, logger: o.Logger, now: o.Now}
+	st := &State{dataDir: o.DataDir, servicesDir: o.ServicesDir, logger: o.Logger, now: o.Now, live: newLiveCalls()}
 	var undo []func() error
 	defer func() {
 		if err != nil {
@@ -158,8 +159,10 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 			o.Logger.Error("service file is not valid", zap.String("service", svc.name), zap.Error(svc.err))
 		}
 	}
-	st.background.Add(1)
+	st.revocations.OnEnforce(func(revocations.Revocation) { st.live.revoked() })
+	st.background.Add(2)
 	go st.follow(background, watcher)
+	go st.cutRevoked(background)
 	return st, nil
 }
 

@@ -73,6 +73,10 @@ type Result struct {
 	// Status is the upstream's HTTP status, 0 if it did not answer.
 	Status int
 
+	// Code says why an answer broke off after its status; empty if it did
+	// not.
+	Code string
+
 	// RequestBytes and ResponseBytes are the bodies' lengths as they passed.
 	// A transport may still be reading the request's body when the answer is
 	// over.
