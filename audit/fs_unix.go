@@ -1,0 +1,35 @@
+//go:build unix
+
+package audit
+
+import (
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+const (
+	unixModes = true
+	oNoFollow = syscall.O_NOFOLLOW
+	oNonblock = syscall.O_NONBLOCK
+)
+
+// links returns how many names a file has.
+func links(fi fs.FileInfo) uint64 {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Nlink) //nolint:unconvert // its size differs between systems
+	}
+	return 1
+}
+
+func syncDir(root *os.Root) error {
+	f, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}

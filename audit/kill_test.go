@@ -1,0 +1,3 @@
+package audit
+
+func child() bool { return false }

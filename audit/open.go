@@ -1,0 +1,221 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/tidwall/gjson"
+	"go.uber.org/zap"
+)
+
+// open reads the log that is there, or begins one, and makes the writer
+// ready to go on behind its last record.
+func (w *writer) open() (err error) {
+	w.chain, w.digest = newChain(), newDigest()
+	parts, err := w.prepare()
+	if err != nil {
+		return err
+	}
+	keep := false
+	defer func() {
+		if keep {
+			parts = parts[:len(parts)-1] // the current one stays open
+		}
+		closeParts(parts)
+	}()
+	if err := openAll(w.fs, w.l.opts.Dir, parts, w.fs.Open, true); err != nil {
+		return err
+	}
+	calls := &openCalls{}
+	recovered, err := w.replayAll(parts, calls)
+	if err != nil {
+		return err
+	}
+	unknown, err := calls.unknown(parts)
+	if err != nil {
+		return err
+	}
+
+	cur := parts[len(parts)-1]
+	if _, err := io.Copy(w.digest, io.NewSectionReader(cur.f, 0, cur.size)); err != nil {
+		return fmt.Errorf("read %s: %w", cur.name, err)
+	}
+	keep = true
+	w.file = newHandle(cur.f)
+	w.l.opens.Add(1)
+	w.durable, w.lastDurable = cur.size, w.chain.seq
+	for _, p := range parts[:len(parts)-1] {
+		w.l.view.sealed = append(w.l.view.sealed, part{p.name, p.first, p.size})
+	}
+	w.l.view.turn(part{}, w.file, w.first, w.durable)
+	w.l.seq.Store(w.chain.seq)
+	return w.begin(recovered, unknown)
+}
+
+// prepare puts the names in order and returns the parts, the current one
+// last. It makes the current one if there is no log at all.
+func (w *writer) prepare() ([]openPart, error) {
+	sealed, current, temps, err := listParts(w.fs)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range temps {
+		// Never more than a copy. What cannot be unlinked is not a file.
+		_ = w.fs.Remove(name)
+	}
+	switch {
+	case current:
+		if sealed, err = undoLink(w.fs, sealed); err != nil {
+			return nil, err
+		}
+	case len(sealed) > 0:
+		return nil, fmt.Errorf("%s is missing, though there are sealed segments: %w",
+			filepath.Join(w.l.opts.Dir, currentName), &Damage{Seq: sealed[len(sealed)-1].first + 1, Kind: Missing, File: currentName})
+	default:
+		f, err := w.fs.Create(currentName)
+		if err != nil {
+			return nil, err
+		}
+		if err = f.Close(); err == nil {
+			err = w.fs.SyncDir()
+		}
+		if err != nil {
+			_ = w.fs.Remove(currentName)
+			return nil, err
+		}
+	}
+	return append(sealed, openPart{name: currentName}), nil
+}
+
+// replayAll verifies every part. It moves a torn tail of the last one aside
+// and returns the record of that, or nil.
+func (w *writer) replayAll(parts []openPart, calls *openCalls) (*Record, error) {
+	for i := range parts {
+		p := &parts[i]
+		s := scanner{size: p.size, from: w.chain, calls: calls, part: i, replay: w.l.opts.Replay}
+		res, damage, err := s.scanPart(parts, i)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", p.name, err)
+		}
+		last := i == len(parts)-1
+		if last && i == 0 && res.records == 0 && p.size > 0 {
+			line, err := lineAt(p.f, 0)
+			if err != nil {
+				return nil, fmt.Errorf("read %s: %w", p.name, err)
+			}
+			if isLegacy(line) {
+				return nil, fmt.Errorf("%s was written by the older system, run: caddyvault vault import %s: %w",
+					filepath.Join(w.l.opts.Dir, p.name), quote(w.l.opts.Dir), ErrLegacy)
+			}
+		}
+		w.chain = res.end
+		if res.records > 0 && last {
+			w.first = res.end.seq - res.records + 1
+		}
+		if damage == nil {
+			continue
+		}
+		if !last || !damage.torn {
+			return nil, damage.Damage
+		}
+		return w.setAside(p, res)
+	}
+	return nil, nil
+}
+
+// setAside moves a torn tail to a file of its own.
+func (w *writer) setAside(p *openPart, res scanResult) (*Record, error) {
+	rest := make([]byte, p.size-res.good)
+	if _, err := p.f.ReadAt(rest, res.good); err != nil {
+		return nil, fmt.Errorf("read %s: %w", p.name, err)
+	}
+	w.lastDurable = res.end.seq
+	r, err := w.saveTorn(rest, "torn last line")
+	if err == nil {
+		err = p.f.Truncate(res.good)
+	}
+	if err == nil {
+		err = p.f.Sync()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("recover %s: %w", p.name, err)
+	}
+	w.l.opts.Logger.Warn("the audit log ended in a torn line, which was moved aside",
+		zap.String("file", r.Name), zap.Int64("bytes", r.Size), zap.Uint64("last_seq", res.end.seq))
+	p.size = res.good
+	return r, nil
+}
+
+// begin writes what Open itself has to say.
+func (w *writer) begin(recovered *Record, unknown []Record) error {
+	now := w.l.opts.Now()
+	if recovered != nil {
+		recovered.Event = EventRecovered
+		w.tail = appendOwn(w.tail, &w.chain, now, recovered)
+	}
+	for i := range unknown {
+		w.tail = appendOwn(w.tail, &w.chain, now, &unknown[i])
+	}
+	if len(w.tail) == 0 {
+		return nil
+	}
+	err := w.write()
+	if err == nil && len(w.tail) > 0 { // Async
+		if err = errors.Join(w.awaitSync(), w.file.Sync()); err == nil {
+			w.settle(len(w.tail), w.chain.seq)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", currentName, err)
+	}
+	w.l.seq.Store(w.chain.seq)
+	w.l.view.grow(w.first, w.durable)
+	return nil
+}
+
+// found is damage in a part. Torn means that nothing follows it: the
+// end of the file as a crash may leave it.
+type found struct {
+	*Damage
+	torn bool
+}
+
+// scanPart verifies part i and says what is wrong with it, nil if nothing
+// is. What is behind the result's good is not part of the chain.
+func (s *scanner) scanPart(parts []openPart, i int) (scanResult, *found, error) {
+	p := &parts[i]
+	res := scanResult{end: s.from, lastAt: -1}
+	if p.size == 0 {
+		if i == 0 && p.first == 0 {
+			return res, nil, nil // a log that has just begun
+		}
+		return res, &found{Damage: &Damage{Seq: s.from.seq + 1, Kind: Truncated, File: p.name}}, nil
+	}
+	if p.first > 0 && p.first != s.from.seq+1 {
+		line, err := lineAt(p.f, 0)
+		if err != nil {
+			return res, nil, err
+		}
+		if seq, _, ok := parseTail(line); ok && seq != p.first {
+			return res, &found{Damage: &Damage{Seq: seq, Kind: Misnamed, File: p.name}}, nil
+		}
+	}
+	if i == len(parts)-1 {
+		// No later line vouches for the last one.
+		line, off, whole, err := lastLine(p.f, p.size)
+		if err != nil {
+			return res, nil, err
+		}
+		if whole && !gjson.ValidBytes(line) {
+			s.size = off
+		}
+	}
+	res, err := s.scan(p.f)
+	if err != nil || res.good == p.size {
+		return res, nil, err
+	}
+	d, err := s.diagnose(parts, i, res)
+	return res, d, err
+}

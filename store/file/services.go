@@ -1,0 +1,326 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyvault/caddyvault/store"
+	"github.com/caddyvault/caddyvault/store/fsx"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"go.uber.org/zap"
+)
+
+// settle is how long a file must stay broken, or gone, before that is
+// believed: editors truncate before they write, and move away before they
+// move in.
+const settle = 250 * time.Millisecond
+
+// serviceSuffix ends the name of every service file.
+const serviceSuffix = ".json"
+
+var serviceName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+
+// services is the directory of services. The writer changes it; others read
+// under Store.mu.
+type services struct {
+	dir      *fsx.Dir
+	validate func(name string, data []byte) error
+	byName   map[string]*service
+}
+
+// service is one file. It is replaced, not changed.
+type service struct {
+	rev   store.Rev
+	value []byte // last good
+	err   error  // why the file there now is not it
+	seen  fingerprint
+
+	// A broken or missing file waits here until it has settled.
+	bad   fingerprint
+	badAt time.Time
+}
+
+func openServices(opts Options) (*services, error) {
+	if err := fsx.MakeDir(opts.ServicesDir); err != nil {
+		return nil, err
+	}
+	dir, err := fsx.OpenDir(opts.ServicesDir)
+	if err != nil {
+		return nil, err
+	}
+	dir.SetFault(opts.fault)
+	s := &services{dir: dir, validate: opts.ValidateService, byName: map[string]*service{}}
+	if err := dir.RemoveTemps(); err != nil {
+		_ = dir.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// loadAll reads every file at the start, when broken ones are believed at
+// once.
+func (s *services) loadAll(rev *counter) error {
+	names, err := s.names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		fp, data, err := s.read(name)
+		if fp.gone {
+			continue
+		}
+		v := &service{seen: fp, err: err}
+		if err == nil {
+			v.value = data
+		}
+		if v.rev, err = rev.next(); err != nil {
+			return err
+		}
+		s.byName[name] = v
+	}
+	return nil
+}
+
+// names returns the names of the services there are files for, sorted. A
+// name may be one that no service can have.
+func (s *services) names() ([]string, error) {
+	f, err := s.dir.Root().Open(".")
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", s.dir.Path(), err)
+	}
+	defer f.Close()
+	all, err := f.Readdirnames(-1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read %s: %w", s.dir.Path(), err)
+	}
+	var names []string
+	for _, file := range all {
+		if name, ok := strings.CutSuffix(file, serviceSuffix); ok && !strings.HasPrefix(file, ".") && name != "" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// look returns the fingerprint of the file of name.
+func (s *services) look(name string) fingerprint {
+	fi, err := s.dir.Root().Lstat(name + serviceSuffix)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fingerprint{gone: true}
+	}
+	if err != nil {
+		return fingerprint{} // reading it will say
+	}
+	return fingerprintOf(fi)
+}
+
+// read reads the file of name. An error says why it is broken.
+func (s *services) read(name string) (fingerprint, []byte, error) {
+	fp := s.look(name)
+	if fp.gone {
+		return fp, nil, fs.ErrNotExist
+	}
+	if !serviceName.MatchString(name) {
+		return fp, nil, fmt.Errorf("%q cannot be the name of a service (%s)", name, serviceName)
+	}
+	data, fi, err := s.dir.ReadRegular(name+serviceSuffix, MaxService)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fingerprint{gone: true}, nil, fs.ErrNotExist
+	}
+	if fi != nil {
+		// Of what was read; a change while reading shows at the next look.
+		fp = fingerprintOf(fi)
+	}
+	if err == nil {
+		err = s.check(name, data)
+	}
+	return fp, data, err
+}
+
+// check decides whether data can be the service name.
+func (s *services) check(name string, data []byte) error {
+	if !serviceName.MatchString(name) {
+		return fmt.Errorf("%q cannot be the name of a service (%s)", name, serviceName)
+	}
+	var v jsontext.Value
+	if len(data) > MaxService {
+		return fmt.Errorf("larger than %d bytes", MaxService)
+	}
+	if err := json.Unmarshal(data, &v); err != nil {
+		return fmt.Errorf("not JSON: %w", err)
+	}
+	if v.Kind() != '{' {
+		return errors.New("not a JSON object")
+	}
+	if s.validate != nil {
+		return s.validate(name, data)
+	}
+	return nil
+}
+
+func (v *service) entry(name string) store.Entry {
+	return store.Entry{Key: store.Services + name, Value: slices.Clone(v.value), Rev: v.rev, Err: v.err}
+}
+
+func (s *services) get(key string) (store.Entry, bool) {
+	name := strings.TrimPrefix(key, store.Services)
+	v, ok := s.byName[name]
+	if !ok || v.rev == 0 {
+		return store.Entry{}, false
+	}
+	return v.entry(name), true
+}
+
+func (s *services) each(f func(store.Entry) bool) {
+	for name, v := range s.byName {
+		if v.rev != 0 && !f(v.entry(name)) {
+			return
+		}
+	}
+}
+
+// changed returns those names, and those known, whose files must be looked
+// at again. Under Store.mu.
+func (s *services) changed(names []string) (todo []string) {
+	there := make(map[string]bool, len(names))
+	for _, name := range names {
+		there[name] = true
+		if v := s.byName[name]; v == nil || s.look(name) != v.seen {
+			todo = append(todo, name)
+		}
+	}
+	for name := range s.byName {
+		if !there[name] {
+			todo = append(todo, name)
+		}
+	}
+	return todo
+}
+
+// takeService takes in what somebody else did to the file of name: one event
+// for each change of what is served or reported. With settled, bad news is
+// only believed after a while.
+func (s *Store) takeService(name string, settled bool) {
+	d := s.services
+	cur := d.byName[name]
+	fp, data, err := d.read(name)
+	if cur == nil {
+		if fp.gone {
+			return
+		}
+		cur = &service{}
+	}
+	next := *cur
+	if err != nil {
+		if fp != next.bad || next.badAt.IsZero() {
+			next.bad, next.badAt = fp, time.Now()
+		}
+		if settled && time.Since(next.badAt) < settle {
+			s.locked(func() { d.byName[name] = &next })
+			return
+		}
+	}
+	next.seen, next.bad, next.badAt = fp, fingerprint{}, time.Time{}
+	key := store.Services + name
+	if fp.gone && cur.rev == 0 {
+		s.locked(func() { delete(d.byName, name) })
+		return
+	}
+	if !fp.gone && cur.rev != 0 && errorText(err) == errorText(cur.err) && (err != nil || string(data) == string(cur.value)) {
+		s.locked(func() { d.byName[name] = &next }) // no news
+		return
+	}
+	rev, rerr := s.rev.next()
+	if rerr != nil {
+		s.log.Error("a change of a service file was not taken in", zap.String("service", name), zap.Error(rerr))
+		return
+	}
+	if fp.gone {
+		s.log.Info("service file is gone", zap.String("service", name))
+		s.apply(func() { delete(d.byName, name) },
+			store.Event{Type: store.Delete, Entry: store.Entry{Key: key, Rev: rev}})
+		return
+	}
+	next.rev, next.err = rev, err
+	if err == nil {
+		next.value = data
+		s.log.Info("service file changed", zap.String("service", name))
+	} else {
+		s.log.Error("service file is broken; the last good version stays in use",
+			zap.String("service", name), zap.Bool("lastGood", next.value != nil), zap.Error(err))
+	}
+	s.apply(func() { d.byName[name] = &next }, store.Event{Type: store.Put, Entry: next.entry(name)})
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// commitService does a Put or Delete of a service.
+func (s *Store) commitService(o *op) (store.Rev, error) {
+	d := s.services
+	name := strings.TrimPrefix(o.key, store.Services)
+	if v := d.byName[name]; o.kind == opPut || v != nil {
+		// A hand edit not noticed yet comes first, so that it is not lost.
+		if v == nil || d.look(name) != v.seen {
+			s.takeService(name, false)
+		}
+	}
+	cur, ok := d.get(o.key)
+	if err := s.compare(o, cur, ok); err != nil {
+		return 0, err
+	}
+	if err := d.safe(); err != nil {
+		return 0, err
+	}
+	rev, err := s.rev.next()
+	if err != nil {
+		return 0, err
+	}
+	if o.kind == opDelete {
+		if err := d.dir.Remove(name + serviceSuffix); err != nil {
+			return 0, err
+		}
+		s.apply(func() { delete(d.byName, name) }, o.event(rev))
+		return rev, nil
+	}
+	if err := d.dir.WriteAtomic(name+serviceSuffix, o.value, 0o600); err != nil {
+		return 0, err
+	}
+	// Without a fingerprint the file is read once more at the next look,
+	// which finds the same bytes: no second event.
+	s.apply(func() { d.byName[name] = &service{rev: rev, value: o.value} }, o.event(rev))
+	return rev, nil
+}
+
+// safe refuses the directory while others can write it.
+func (s *services) safe() error {
+	fi, err := s.dir.Root().Stat(".")
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.dir.Path(), err)
+	}
+	return fsx.CheckUnwritable(s.dir.Path(), fi)
+}
+
+// replaced reports whether the path now leads to another directory than the
+// one that is open.
+func (s *services) replaced() bool {
+	now, err := os.Stat(s.dir.Path())
+	if err != nil {
+		return false // gone for now; what was read stays
+	}
+	open, err := s.dir.Root().Stat(".")
+	return err != nil || !os.SameFile(now, open)
+}
