@@ -118,6 +118,11 @@ func (w *writer) inspect() (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	if links(fi) > 1 && w.first > 0 { // the second may be an attempt's of ours
+		if fi, err = w.unlinkOwn(fi); err != nil {
+			return nil, err
+		}
+	}
 	if n := links(fi); n > 1 {
 		return nil, fmt.Errorf("%s has %d hard links, remove the others", currentName, n)
 	}
@@ -138,6 +143,19 @@ func (w *writer) inspect() (*Record, error) {
 	}
 	rest = rest[commonPrefix(rest, w.tail):]
 	return w.saveTorn(rest, "bytes of unknown origin at the end of "+currentName)
+}
+
+// unlinkOwn removes the sealed name of the current file if an attempt to
+// seal it has left that behind.
+func (w *writer) unlinkOwn(fi fs.FileInfo) (fs.FileInfo, error) {
+	name := sealedName(w.first)
+	if !w.isNamed(w.file, name) || !w.isCurrent(w.file) {
+		return fi, nil
+	}
+	if err := w.fs.Remove(name); err != nil {
+		return nil, err
+	}
+	return w.file.Stat()
 }
 
 func commonPrefix(a, b []byte) int {

@@ -1,0 +1,292 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+)
+
+// faultFS fails the operation number failAt, and as many after it as repeat
+// says. A failed write leaves half of its data behind.
+type faultFS struct {
+	fsys
+	err error
+
+	mu     sync.Mutex
+	n      int
+	failAt int
+	repeat int
+	short  bool // a write reports less than it was given, and no error
+	failed int
+	after  bool // a failing change of names happens all the same
+
+	block func(op string) // if set, is called before each operation
+}
+
+func (f *faultFS) step(op string) error {
+	if f.block != nil {
+		f.block(op)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.n++
+	if f.failAt > 0 && f.n >= f.failAt && f.n <= f.failAt+f.repeat {
+		f.failed++
+		return fmt.Errorf("%s: %w", op, f.err)
+	}
+	return nil
+}
+
+func (f *faultFS) wrap(file file, err error) (file, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &faultFile{file, f}, nil
+}
+
+func (f *faultFS) Open(name string) (file, error) {
+	if err := f.step("open"); err != nil {
+		return nil, err
+	}
+	return f.wrap(f.fsys.Open(name))
+}
+
+func (f *faultFS) OpenRead(name string) (file, error) {
+	if err := f.step("open"); err != nil {
+		return nil, err
+	}
+	return f.wrap(f.fsys.OpenRead(name))
+}
+
+func (f *faultFS) Create(name string) (file, error) {
+	if err := f.step("create"); err != nil {
+		return nil, err
+	}
+	return f.wrap(f.fsys.Create(name))
+}
+
+func (f *faultFS) Lstat(name string) (fs.FileInfo, error) {
+	if err := f.step("lstat"); err != nil {
+		return nil, err
+	}
+	return f.fsys.Lstat(name)
+}
+
+func (f *faultFS) List() ([]string, error) {
+	if err := f.step("list"); err != nil {
+		return nil, err
+	}
+	return f.fsys.List()
+}
+
+func (f *faultFS) names(op string, do func() error) error {
+	if err := f.step(op); err != nil {
+		if f.after {
+			_ = do()
+		}
+		return err
+	}
+	return do()
+}
+
+func (f *faultFS) Link(from, to string) error {
+	return f.names("link", func() error { return f.fsys.Link(from, to) })
+}
+
+func (f *faultFS) Rename(from, to string) error {
+	return f.names("rename", func() error { return f.fsys.Rename(from, to) })
+}
+
+func (f *faultFS) Remove(name string) error {
+	return f.names("remove", func() error { return f.fsys.Remove(name) })
+}
+
+func (f *faultFS) SyncDir() error { return f.names("syncdir", f.fsys.SyncDir) }
+
+type faultFile struct {
+	file
+	fs *faultFS
+}
+
+func (f *faultFile) Write(b []byte) (int, error) {
+	if err := f.fs.step("write"); err != nil {
+		n, werr := f.file.Write(b[:len(b)/2])
+		if f.fs.short && werr == nil {
+			err = nil
+		}
+		return n, err
+	}
+	return f.file.Write(b)
+}
+
+func (f *faultFile) Sync() error {
+	if err := f.fs.step("sync"); err != nil {
+		return err
+	}
+	return f.file.Sync()
+}
+
+func (f *faultFile) Truncate(size int64) error {
+	if err := f.fs.step("truncate"); err != nil {
+		return err
+	}
+	return f.file.Truncate(size)
+}
+
+func (f *faultFile) Stat() (fs.FileInfo, error) {
+	if err := f.fs.step("stat"); err != nil {
+		return nil, err
+	}
+	return f.file.Stat()
+}
+
+func (f *faultFile) ReadAt(b []byte, off int64) (int, error) {
+	if err := f.fs.step("read"); err != nil {
+		return 0, err
+	}
+	return f.file.ReadAt(b, off)
+}
+
+// TestFaults fails operation k, for k = 1, 2, 3… until a run sees no
+// failure, and holds the log to its promises after each.
+func TestFaults(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		err    error
+		repeat int
+		short  bool
+		after  bool
+		async  Durability
+	}{
+		{name: "EIO", err: syscall.EIO},
+		{name: "EIO, though done", err: syscall.EIO, after: true},
+		{name: "EIO for a while", err: syscall.EIO, repeat: 25},
+		{name: "ENOSPC", err: syscall.ENOSPC},
+		{name: "ENOSPC for a while", err: syscall.ENOSPC, repeat: 40},
+		{name: "short write", err: syscall.ENOSPC, short: true},
+		{name: "EIO, async", err: syscall.EIO, async: Async},
+		{name: "ENOSPC for a while, async", err: syscall.ENOSPC, repeat: 25, async: Async},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for k := 1; ; k++ {
+				failed := 0
+				synctest.Test(t, func(t *testing.T) {
+					f := &faultFS{err: c.err, failAt: k, repeat: c.repeat, short: c.short, after: c.after}
+					faultRun(t, f, c.async, k)
+					failed = f.failed
+				})
+				if t.Failed() || failed == 0 {
+					t.Logf("%d operations", k-1)
+					return
+				}
+			}
+		})
+	}
+}
+
+func faultRun(t *testing.T, f *faultFS, durability Durability, k int) {
+	dir := t.TempDir()
+	var err error
+	if f.fsys, err = openDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	acked := map[uint64]string{}
+	must := map[string]bool{} // enqueued
+	l, err := Open(Options{Dir: dir, SegmentSize: 600, Durability: durability, fs: f})
+	if err == nil {
+		for i := range 8 {
+			id := fmt.Sprintf("call-%d", i)
+			seq, err := l.Append(context.Background(), Entry{Record: Record{Event: "test", CallID: id}})
+			switch {
+			case err == nil:
+				if was, ok := acked[seq]; ok {
+					t.Fatalf("k=%d: seq %d is %s and %s", k, seq, was, id)
+				}
+				acked[seq] = id
+			case !errors.Is(err, ErrUnavailable):
+				t.Fatalf("k=%d: %v", k, err)
+			}
+			if err := l.Enqueue(Entry{Record: Record{Event: "test", CallID: "end-" + id}}); err != nil {
+				t.Fatalf("k=%d: enqueue: %v", k, err)
+			}
+			must["end-"+id] = true
+		}
+		// Service comes back by itself, in bounded time.
+		back := false
+		for range 400 {
+			seq, err := l.Append(context.Background(), Entry{Record: Record{Event: "test", CallID: "back"}})
+			if err == nil {
+				acked[seq], back = "back", true
+				break
+			}
+			sleepTick()
+		}
+		if !back {
+			t.Fatalf("k=%d: service does not return: %v", k, l.Err())
+		}
+		if err := l.Err(); err != nil {
+			t.Fatalf("k=%d: healthy, but Err = %v", k, err)
+		}
+		res, err := l.Query(context.Background(), Query{Limit: 1000})
+		f.mu.Lock()
+		faulty := f.failed > 0 && f.n <= f.failAt+f.repeat+20
+		f.mu.Unlock()
+		if err != nil && !faulty {
+			t.Fatalf("k=%d: query: %v", k, err)
+		}
+		if err == nil && len(res.Lines) < len(must)+len(acked) {
+			t.Fatalf("k=%d: query returns %d lines of at least %d", k, len(res.Lines), len(must)+len(acked))
+		}
+		if err := l.Close(); err != nil {
+			// Only if the very last operations failed.
+			if f.n > f.failAt+f.repeat+20 {
+				t.Fatalf("k=%d: close: %v", k, err)
+			}
+			must = nil
+			if durability == Async {
+				acked = nil
+			}
+		}
+	} else if f.failed == 0 {
+		t.Fatal(err)
+	}
+
+	l, err = Open(Options{Dir: dir})
+	if err != nil {
+		t.Fatalf("k=%d: reopen: %v", k, err)
+	}
+	appendOK(t, l, Record{Event: "test"})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Verify(dir, nil)
+	if err != nil {
+		t.Fatalf("k=%d: %v", k, err)
+	}
+	lines := logLines(t, dir)
+	if uint64(len(lines)) != r.LastSeq {
+		t.Fatalf("k=%d: %d lines, last seq %d", k, len(lines), r.LastSeq)
+	}
+	seen := map[string]int{}
+	for i, line := range lines {
+		id, _ := fieldString([]byte(line), callIDKey)
+		seen[string(id)]++
+		if want, ok := acked[uint64(i+1)]; ok && string(id) != want {
+			t.Fatalf("k=%d: acknowledged record %d is %q, not %q", k, i+1, id, want)
+		}
+		delete(acked, uint64(i+1))
+	}
+	for id := range must {
+		if seen[id] != 1 {
+			t.Fatalf("k=%d: %s is there %d times", k, id, seen[id])
+		}
+	}
+	if len(acked) > 0 {
+		t.Fatalf("k=%d: acknowledged records are missing: %v", k, acked)
+	}
+}
