@@ -121,9 +121,18 @@ func TestInteger(t *testing.T) {
 		n  int64
 		ok bool
 	}{
-		{"1", 1, true}, {"0", 0, true}, {"900", 900, true}, {"1000", 1000, true},
+		{"1", 1, true},
+		{"0", 0, true},
+		{"900", 900, true},
+		{"1000", 1000, true},
 		{"999999999999999999999999999999", 1000, true},
-		{"-1", 0, false}, {"1.0", 0, false}, {"1e3", 0, false}, {`"5"`, 0, false}, {"true", 0, false}, {"null", 0, false}, {"", 0, false},
+		{"-1", 0, false},
+		{"1.0", 0, false},
+		{"1e3", 0, false},
+		{`"5"`, 0, false},
+		{"true", 0, false},
+		{"null", 0, false},
+		{"", 0, false},
 	}
 	for _, tt := range tests {
 		if n, ok := integer(jsontext.Value(tt.in), 1000); ok != tt.ok || ok && n != tt.n {

@@ -255,7 +255,7 @@ func canonicalBasePath(path string) (string, error) {
 
 // pathRune says whether r may stand in an escaped path (RFC 3986 section 3.3).
 func pathRune(r rune) bool {
-	return r < 0x80 && (pathByte[byte(r)])
+	return r < 0x80 && pathByte[byte(r)]
 }
 
 // pathByte has the bytes that may stand in an escaped path: pchar, "/" and

@@ -96,8 +96,10 @@ func TestPlan(t *testing.T) {
 
 		// JSON bodies: order, digits and spelling are the sender's.
 		{"create", ``, "POST /base/items|application/json|{}"},
-		{"create", `{"b":1.0,"a":12345678901234567890,"c":{"x":[1, 2]}}`,
-			`POST /base/items|application/json|{"b":1.0,"a":12345678901234567890,"c":{"x":[1, 2]}}`},
+		{
+			"create", `{"b":1.0,"a":12345678901234567890,"c":{"x":[1, 2]}}`,
+			`POST /base/items|application/json|{"b":1.0,"a":12345678901234567890,"c":{"x":[1, 2]}}`,
+		},
 		{"create", `{"s":"\u0041\/"}`, `POST /base/items|application/json|{"s":"\u0041\/"}`},
 		{"create", `{"n":null}`, `POST /base/items|application/json|{"n":null}`},
 		{"put", `{"id":"x"}`, `PUT /base/items/x|application/json|{}`},
@@ -116,8 +118,10 @@ func TestPlan(t *testing.T) {
 		{"form", `{"id":"x","m":{"k":"v","o":{"p":1}}}`, "POST /base/form/x|application/x-www-form-urlencoded|m%5Bk%5D=v&m%5Bo%5D%5Bp%5D=1"},
 		{"form", `{"id":"x","a":["p","q"]}`, "POST /base/form/x|application/x-www-form-urlencoded|a=p&a=q"},
 		{"form", `{"id":"x","e[]":["p","q"]}`, "POST /base/form/x|application/x-www-form-urlencoded|e%5B%5D=p&e%5B%5D=q"},
-		{"form", `{"id":"x","l":[{"price":"p","n":1},{"price":"q"}]}`,
-			"POST /base/form/x|application/x-www-form-urlencoded|l%5B0%5D%5Bprice%5D=p&l%5B0%5D%5Bn%5D=1&l%5B1%5D%5Bprice%5D=q"},
+		{
+			"form", `{"id":"x","l":[{"price":"p","n":1},{"price":"q"}]}`,
+			"POST /base/form/x|application/x-www-form-urlencoded|l%5B0%5D%5Bprice%5D=p&l%5B0%5D%5Bn%5D=1&l%5B1%5D%5Bprice%5D=q",
+		},
 		{"form", `{"id":"x","o":{}}`, "POST /base/form/x|application/x-www-form-urlencoded|"},
 		{"delf", `{"id":"x"}`, "DELETE /base/form/x||"},
 		{"delf", `{"id":"x","a":1}`, "DELETE /base/form/x|application/x-www-form-urlencoded|a=1"},

@@ -194,16 +194,19 @@ func TestAnswers(t *testing.T) {
 		want   result
 	}{
 		{
-			"an upstream's own error", "/vault.call", plain(404, `{"message":"Not Found","error":"x"}`), []string{"call", "github", "x"},
+			"an upstream's own error", "/vault.call", plain(404, `{"message":"Not Found","error":"x"}`),
+			[]string{"call", "github", "x"},
 			result{`{"message":"Not Found","error":"x"}`, "agentvault: UPSTREAM_STATUS: the service answered with status 404\n", 1},
 		},
 		{
-			"an upstream's redirect", "/vault.call", plain(302, ``), []string{"call", "github", "x"},
+			"an upstream's redirect", "/vault.call", plain(302, ``),
+			[]string{"call", "github", "x"},
 			result{``, "agentvault: UPSTREAM_STATUS: the service answered with status 302\n", 1},
 		},
 		{
 			"no content", "/vault.call", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) },
-			[]string{"call", "github", "x"}, result{},
+			[]string{"call", "github", "x"},
+			result{},
 		},
 		{
 			"early hints and trailers", "/vault.call", func(w http.ResponseWriter, _ *http.Request) {
@@ -216,26 +219,31 @@ func TestAnswers(t *testing.T) {
 			}, []string{"call", "github", "x"}, result{stdout: "made"},
 		},
 		{
-			"bytes, not text", "/vault.call", plain(200, "a\x00b\xff\r\n\r\n"), []string{"call", "github", "x"},
+			"bytes, not text", "/vault.call", plain(200, "a\x00b\xff\r\n\r\n"),
+			[]string{"call", "github", "x"},
 			result{stdout: "a\x00b\xff\r\n\r\n"},
 		},
 		{
-			"health while the log cannot be written", "/health", plain(503, `{"ok":false,"error":"AUDIT_UNAVAILABLE"}`), []string{"health"},
+			"health while the log cannot be written", "/health", plain(503, `{"ok":false,"error":"AUDIT_UNAVAILABLE"}`),
+			[]string{"health"},
 			result{stderr: "agentvault: AUDIT_UNAVAILABLE: URL answered 503\n", code: 1},
 		},
 		{
 			"a refusal without a document", "/vault.call", func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("vault-error", "RATE_LIMITED")
 				w.WriteHeader(429)
-			}, []string{"call", "github", "x"},
+			},
+			[]string{"call", "github", "x"},
 			result{stderr: "agentvault: RATE_LIMITED: the vault answered 429\n", code: 1},
 		},
 		{
-			"something else in front of the vault", "/vault.issueToken", plain(502, "<html>"), []string{"token", "github", "a"},
+			"something else in front of the vault", "/vault.issueToken", plain(502, "<html>"),
+			[]string{"token", "github", "a"},
 			result{stderr: "agentvault: HTTP_502: URL answered 502\n", code: 1},
 		},
 		{
-			"something else in place of the vault", "/vault.issueToken", plain(200, "<html>"), []string{"token", "github", "a"},
+			"something else in place of the vault", "/vault.issueToken", plain(200, "<html>"),
+			[]string{"token", "github", "a"},
 			result{stderr: "agentvault: ANSWER_INVALID: the answer is not the one of a vault\nhint: does VAULT_URL lead to the vault?\n", code: 1},
 		},
 		{
@@ -245,11 +253,13 @@ func TestAnswers(t *testing.T) {
 			"a search that stopped early", "/vault.audit.query", func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Vault-Audit-Next", "417")
 				reply(w, 200, `[{"seq":500}]`)
-			}, []string{"audit"},
+			},
+			[]string{"audit"},
 			result{stdout: "{\"seq\":500}\n", stderr: "hint: the search stopped at a bound; for what is older add --before 417\n"},
 		},
 		{
-			"the token's pipe was empty", "/none", nil, []string{"call", "github", "x", "--token", "-"},
+			"the token's pipe was empty", "/none", nil,
+			[]string{"call", "github", "x", "--token", "-"},
 			result{stderr: "agentvault: TOKEN_REQUIRED: there is no token on standard input\n" +
 				"hint: pipe one from \"agentvault token <service> <scope>...\", or give --token\n", code: 1},
 		},

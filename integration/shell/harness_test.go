@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/caddyvault/caddyvault/internal/need"
 )
 
 // programs are all those the scripts run. Each is wrapped, in every test, by
@@ -90,12 +92,13 @@ func (b *box) checkPrograms() {
 	}
 }
 
-// find returns the path of a program, or fails the test.
+// find returns the path of a program.
 func find(t *testing.T, name string) string {
 	t.Helper()
+	need.Programs(t, name)
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Fatalf("these tests need %s, as agentvault does: install it (apt-get install bash curl jq): %v", name, err)
+		t.Fatal(err)
 	}
 	return path
 }

@@ -274,6 +274,9 @@ func TestModes(t *testing.T) {
 	mustPut(t, s, "secrets/a", `{}`)
 	mustPut(t, s, "revocations/token/a", `{}`)
 	err := filepath.WalkDir(o.DataDir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
 		fi, err := d.Info()
 		want := os.FileMode(0o600)
 		if d.IsDir() {
