@@ -110,7 +110,7 @@ func Detect(dir string) bool {
 // directories that may have a folder config, the likeliest first.
 func locate(dir string) (data string, bases []string) {
 	for _, d := range []string{filepath.Join(dir, "data"), dir} {
-		if Detect(d) || exists(filepath.Join(d, KeyFile)) && !exists(filepath.Join(d, SecretsFile)) {
+		if Detect(d) {
 			data = d
 			break
 		}
