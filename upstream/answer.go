@@ -29,6 +29,9 @@ const smallBody = 64 << 10
 // ask by itself: nothing that would have to be undone.
 const acceptEncoding = "identity"
 
+// maxPadding is how much may follow a compressed body, in bytes.
+const maxPadding = 64 << 10
+
 // maxWindow bounds the memory that a zstd stream can ask for.
 const maxWindow = 8 << 20
 
@@ -89,6 +92,7 @@ func (t *transport) answer(ctx context.Context, res *http.Response, c *call, sec
 	delete(res.Header, "Content-Length")
 	body.scrub = secrets.Reader(eofNoter{source, &body.over})
 	if t.block {
+		body.block = true
 		body.scrub.Block()
 	}
 	body.r = body.scrub
@@ -136,6 +140,7 @@ type answerBody struct {
 	source  *countedBody
 	r       io.Reader
 	scrub   *scrub.Reader // nil if nothing is streamed through it
+	block   bool          // end at the first hit
 
 	over  bool // the source has ended
 	ended bool
@@ -156,6 +161,9 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		}
 		if b.scrub != nil {
 			b.result.Redactions += b.scrub.Hits()
+			if b.block && b.scrub.Hits() > 0 {
+				b.result.Code = blocked().Code // though the error is yet to come
+			}
 		}
 		if b.secrets != nil && b.secrets.Active() {
 			b.result.Redactions += scrubHeader(b.res.Trailer, b.secrets)
@@ -220,7 +228,7 @@ func decoder(encoding string, body io.ReadCloser) (io.ReadCloser, error) {
 // their header at once and the upstream may take its time.
 type decodedBody struct {
 	open   func() (io.Reader, error)
-	closer io.Closer
+	closer io.ReadCloser // the body underneath
 	r      io.Reader
 	err    error
 }
@@ -235,7 +243,13 @@ func (d *decodedBody) Read(p []byte) (int, error) {
 	if d.err != nil {
 		return 0, d.err
 	}
-	return d.r.Read(p)
+	n, err := d.r.Read(p)
+	if err == io.EOF {
+		// What is compressed ends before what carries it does, and trailers
+		// come after that.
+		_, _ = io.CopyN(io.Discard, d.closer, maxPadding)
+	}
+	return n, err
 }
 
 // Close closes the body underneath, and the decoder if it holds anything.

@@ -77,8 +77,9 @@ type anchors struct {
 	// one is absent.
 	secrets map[string]uint64
 
-	// signed is set once a token was issued under a generated key.
-	signed bool
+	// signed is set once a token was issued under a generated key, and
+	// revoked once anything was revoked.
+	signed, revoked bool
 }
 
 // OpenState opens or creates the state. What it finds damaged, older than the
@@ -122,6 +123,7 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 			"secret.remove": func(line []byte) {
 				delete(st.anchored.secrets, gjson.GetBytes(line, "secretRef").Str)
 			},
+			"token.revoked": func([]byte) { st.anchored.revoked = true },
 			"token.issued": func(line []byte) {
 				st.anchored.signed = st.anchored.signed || gjson.GetBytes(line, "kid").Str != ""
 			},
@@ -132,7 +134,10 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 	}
 	undo = append(undo, st.audit.Close)
 
-	kek, err := st.encryptionKey(o.EncryptionKey, exists(filepath.Join(o.DataDir, "secrets.enc")))
+	if st.anchored.revoked && !files.RevocationsFileState() {
+		return nil, fmt.Errorf("%s holds no revocations, and its audit log says that something was revoked: restore revocations.log", o.DataDir)
+	}
+	kek, err := st.encryptionKey(o.EncryptionKey, files.SecretsFileState())
 	if err != nil {
 		return nil, err
 	}
@@ -219,9 +224,4 @@ func loadOrCreatePrivate(dir, name string, create func() []byte) (content []byte
 	}
 	content = create()
 	return content, true, fsx.WriteAtomic(dir, name, content, 0o600)
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return !errors.Is(err, fs.ErrNotExist)
 }
