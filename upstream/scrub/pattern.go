@@ -112,6 +112,9 @@ func (p *pattern) match(d []byte, i int) (end int, o outcome) {
 // to read d, each place in d and in the pattern once. Of several ends it
 // returns the last; it is partial as long as there may be a later one.
 func (p *pattern) matchAmbiguous(d []byte, i int) (end int, o outcome) {
+	if i < len(d) && d[i] != '%' && d[i] != '\\' && !p.elems[0].has(d[i]) {
+		return 0, no
+	}
 	type place struct{ at, i int }
 	todo := []place{{0, i}}
 	seen := map[place]bool{}

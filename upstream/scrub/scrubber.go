@@ -1,6 +1,9 @@
 package scrub
 
-import "io"
+import (
+	"fmt"
+	"io"
+)
 
 // MinLength is the least length of a secret that is scrubbed, in bytes. A
 // shorter one would be found where it is not.
@@ -34,15 +37,15 @@ func New(secrets []Named) *Scrubber {
 	return &Scrubber{newIndex(all)}
 }
 
-// String says nothing of the secrets.
-func (s *Scrubber) String() string { return "scrubber" }
+// Format writes nothing of the secrets, whatever the verb.
+func (s *Scrubber) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "scrubber") }
 
 // Active reports whether there is anything to look for.
 func (s *Scrubber) Active() bool { return s.index != nil }
 
-// Clean returns v without secrets and the number of hits: for header values,
+// String returns v without secrets and the number of hits: for header values,
 // trailers and whole texts. The same v comes back if there is none.
-func (s *Scrubber) Clean(v string) (string, int) {
+func (s *Scrubber) String(v string) (string, int) {
 	if s.index == nil || len(v) < MinLength {
 		return v, 0
 	}
