@@ -116,13 +116,13 @@ func scrubHeader(h http.Header, secrets *scrub.Scrubber) int {
 	total := 0
 	for name, values := range h {
 		for i, v := range values {
-			clean, hits := secrets.Clean(v)
+			clean, hits := secrets.String(v)
 			if hits > 0 {
 				values[i] = clean
 				total += hits
 			}
 		}
-		if clean, hits := secrets.Clean(name); hits > 0 {
+		if clean, hits := secrets.String(name); hits > 0 {
 			delete(h, name)
 			_ = clean
 			total += hits
