@@ -56,7 +56,7 @@ func (w *writer) tornName() string {
 // rotate seals the current segment because it is large enough. If that does
 // not work nothing is lost: the segment grows until it does.
 func (w *writer) rotate() {
-	if w.dead != nil || w.durable == 0 || time.Now().Before(w.rotateAgain) {
+	if w.dead != nil || w.first == 0 || time.Now().Before(w.rotateAgain) {
 		return
 	}
 	err := w.awaitSync()

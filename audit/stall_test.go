@@ -131,7 +131,7 @@ func TestQueueFull(t *testing.T) {
 		}
 		var hanging atomic.Bool
 		f := &faultFS{fsys: real, block: func(op string) {
-			if op == "sync" && hanging.Load() {
+			if op == "write" && hanging.Load() {
 				<-hang
 			}
 		}}

@@ -35,6 +35,7 @@ type writer struct {
 	written     int
 
 	acks []*pending // whose lines are in tail
+	wait bool       // one of them is a record, and its caller wants it on disk
 	dead error      // nothing is written any more
 
 	// unsynced names: the segment is in place, but perhaps only until a
@@ -42,7 +43,7 @@ type writer struct {
 	unsyncedNames bool
 	rotateAgain   time.Time // not before
 
-	// Async only.
+	// Of syncs that nobody waits for.
 	due      time.Time // when tail is to be synced
 	syncing  bool
 	syncTail int // bytes of tail, and seq, that the running sync covers
@@ -157,6 +158,7 @@ func (w *writer) admit(p *pending, now int64) {
 	w.encode(p, now)
 	if p.waits {
 		w.acks = append(w.acks, p)
+		w.wait = true
 	} else {
 		w.l.pool.put(p)
 	}
@@ -222,7 +224,7 @@ func (w *writer) flush() {
 		p.ack(w.dead)
 		w.acks[i] = nil
 	}
-	w.acks = w.acks[:0]
+	w.acks, w.wait = w.acks[:0], false
 }
 
 // write writes the tail, and syncs it or sees to it that it will be.
@@ -244,7 +246,9 @@ func (w *writer) write() error {
 	if err != nil {
 		return err
 	}
-	if w.l.opts.Durability == Async && len(w.tail) < maxTail {
+	// What nobody waits for goes to disk with the next record that somebody
+	// does, or when it is due.
+	if (w.l.opts.Durability == Async || !w.wait) && len(w.tail) < maxTail {
 		if !w.syncing && !time.Now().Before(w.due) {
 			w.startSync()
 		}

@@ -118,6 +118,18 @@ func addService(rq *request, body []byte) (any, *refusal.Refusal) {
 	if refused != nil {
 		return nil, refused
 	}
+	// A service file may leave these out or empty, which lets nobody in; who
+	// adds a service by hand hardly means that.
+	var lists map[string]jsontext.Value
+	if refused := decode(rest, &lists, false); refused != nil {
+		return nil, refused
+	}
+	for _, field := range [...]string{"allowedAgents", "allowedActions", "allowedScopes"} {
+		if v := lists[field]; v == nil || v.Kind() == 'n' || string(v) == "[]" {
+			rq.record.Service = name
+			return nil, refusal.New(strings.ToUpper(field)+"_REQUIRED", "the field %q is missing or empty", field)
+		}
+	}
 	if refused := rq.vault.AddService(rq.Context(), name, rest, secret, &rq.record); refused != nil {
 		return nil, refused
 	}
