@@ -15,8 +15,9 @@ const (
 	// block is how many bytes are looked at to decide how far to leap.
 	block = 3
 
-	// tableBits is the size of the table of leaps, 32 KiB.
-	tableBits = 15
+	// tableBits is the size of the table of leaps, 8 KiB: a part of what a
+	// processor has closest.
+	tableBits = 13
 )
 
 // index finds the places where a pattern may begin, by two searches that
@@ -52,7 +53,6 @@ func newIndex(all []*pattern) *index {
 	x := &index{patterns: all, size: window}
 	for _, p := range all {
 		x.size = min(x.size, len(p.elems))
-		x.longest = max(x.longest, len(p.elems)*longestEscape)
 		for _, b := range p.elems[0] {
 			x.starts[b] = true
 		}
@@ -87,85 +87,147 @@ func newIndex(all []*pattern) *index {
 // hash mixes the three bytes of a block.
 func hash(v uint32) uint32 { return v * 0x9E3779B1 >> (32 - tableBits) }
 
+// finder is one search.
+type finder struct {
+	*index
+	d     []byte
+	final bool     // nothing follows d
+	hold  int      // the first place from which a match may reach beyond d
+	found *[]match // behind a pointer, so that d need not live on the heap
+}
+
 // find appends to found what stands in d, in the order of where it starts and,
 // of those that start together, the longest first. It stops before hold, the
 // first place from which a match may reach beyond d: len(d) if final says that
 // nothing follows.
 func (x *index) find(d []byte, final bool, found []match) (_ []match, hold int) {
-	hold = len(d)
-	if !final {
-		hold = x.open(d)
-	}
-	found = x.findLiteral(d, hold, found)
-	found = x.findEscaped(d, hold, '%', found)
-	found = x.findEscaped(d, hold, '\\', found)
-	if len(found) > 1 {
+	f := finder{index: x, d: d, final: final, hold: len(d), found: &found}
+	f.literal()
+	f.percent()
+	f.backslash()
+	f.tail()
+	if len(found) > 0 {
+		found = slices.DeleteFunc(found, func(m match) bool { return m.start >= f.hold })
 		slices.SortFunc(found, func(a, b match) int {
 			return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(b.end, a.end), cmp.Compare(a.ref, b.ref))
 		})
 		found = slices.Compact(found)
 	}
-	return found, hold
+	return found, f.hold
 }
 
-// open returns the first place in d where a match may begin that d does not
-// have the end of, len(d) if there is none.
-func (x *index) open(d []byte) int {
-	for i := max(0, len(d)-x.longest); i < len(d); i++ {
-		if !x.starts[d[i]] {
-			continue
-		}
-		for _, p := range x.patterns {
-			if _, o := p.match(d, i); o == partial {
-				return i
-			}
-		}
+// try looks whether p stands at start.
+func (f *finder) try(p *pattern, start int) {
+	end, o := p.match(f.d, start)
+	switch {
+	case o == partial && !f.final:
+		f.hold = min(f.hold, start)
+	case end > 0:
+		*f.found = append(*f.found, match{start, end, p.ref})
 	}
-	return len(d)
 }
 
-// findLiteral leaps through d.
-func (x *index) findLiteral(d []byte, hold int, found []match) []match {
+// literal leaps through d from one possible end of a window to the next.
+func (f *finder) literal() {
+	d, x := f.d, f.index
+	full := x.size - block + 1
 	for i := x.size; i <= len(d); {
-		// The last byte of a window is d[i-1]; size is more than four.
-		leap := x.leaps[hash(binary.LittleEndian.Uint32(d[i-4:])>>8)]
-		if leap > 0 {
+		// Most leaps are full ones. Four of them at once do not wait for each
+		// other. The last byte of a window is d[i-1]; size is more than four.
+		for i+3*full <= len(d) &&
+			int(x.leap(d[i-4:])) == full && int(x.leap(d[i+full-4:])) == full &&
+			int(x.leap(d[i+2*full-4:])) == full && int(x.leap(d[i+3*full-4:])) == full {
+			i += 4 * full
+		}
+		if i > len(d) {
+			return
+		}
+		if leap := x.leap(d[i-4:]); leap > 0 {
 			i += int(leap)
 			continue
 		}
-		if start := i - x.size; start < hold {
-			for _, p := range x.patterns {
-				found = p.appendMatch(d, start, found)
-			}
+		for _, p := range x.patterns {
+			f.try(p, i-x.size)
 		}
 		i++
 	}
-	return found
 }
 
-// findEscaped goes from one escape that begins with intro to the next.
-func (x *index) findEscaped(d []byte, hold int, intro byte, found []match) []match {
+// leap returns how far to go on from the block that is d[1:4].
+func (x *index) leap(d []byte) uint8 {
+	return x.leaps[hash(binary.LittleEndian.Uint32(d)>>8)]
+}
+
+// percent goes from one percent escape to the next.
+func (f *finder) percent() {
+	d := f.d
 	for i := 0; ; i++ {
-		n := bytes.IndexByte(d[i:], intro)
+		n := bytes.IndexByte(d[i:], '%')
 		if n < 0 {
-			return found
+			return
 		}
-		i += n
-		e, o := decode(d[i:])
-		if o != yes {
-			continue
+		if i += n; i+2 >= len(d) {
+			return
 		}
-		for _, from := range x.escapes[e.bytes[0]] {
-			start := i - from.at
-			if start >= 0 && start < hold && from.p.literal(d[start:i]) {
-				found = from.p.appendMatch(d, start, found)
+		high, low := nibble[d[i+1]], nibble[d[i+2]]
+		if high|low <= 15 {
+			f.back(i, high<<4|low)
+		}
+	}
+}
+
+// backslash goes from one JSON escape to the next.
+func (f *finder) backslash() {
+	d := f.d
+	for i := 0; ; i++ {
+		n := bytes.IndexByte(d[i:], '\\')
+		if n < 0 {
+			return
+		}
+		if i += n; i+1 >= len(d) {
+			return
+		}
+		if c := short[d[i+1]]; c != 0 {
+			f.back(i, c)
+		} else if d[i+1] == 'u' {
+			if e, o := decode(d[i:]); o == yes {
+				f.back(i, e.bytes[0])
 			}
 		}
 	}
 }
 
-// literal reports whether the pattern begins with d.
-func (p *pattern) literal(d []byte) bool {
+// back goes back from an escape that stands for c, or for a character that
+// begins with it, to where a match would begin that has its first escape here.
+func (f *finder) back(i int, c byte) {
+	for _, from := range f.escapes[c] {
+		if start := i - from.at; start >= 0 && from.p.begins(f.d[start:i]) {
+			f.try(from.p, start)
+		}
+	}
+}
+
+// tail looks for matches of which d ends before the elements that the index
+// knows. The other searches have seen all that go on further.
+func (f *finder) tail() {
+	if f.final {
+		return
+	}
+	for i := max(0, len(f.d)-f.size*longestEscape-2*longestEscape); i < f.hold; i++ {
+		if !f.starts[f.d[i]] {
+			continue
+		}
+		for _, p := range f.patterns {
+			if _, o := p.match(f.d, i); o == partial {
+				f.hold = i
+				return
+			}
+		}
+	}
+}
+
+// begins reports whether the pattern begins with d, literally.
+func (p *pattern) begins(d []byte) bool {
 	// From the end: that is where most differ.
 	for i := len(d) - 1; i >= 0; i-- {
 		if !p.elems[i].has(d[i]) {
@@ -173,12 +235,4 @@ func (p *pattern) literal(d []byte) bool {
 		}
 	}
 	return true
-}
-
-// appendMatch appends the match of p at start, if there is one.
-func (p *pattern) appendMatch(d []byte, start int, found []match) []match {
-	if end, _ := p.match(d, start); end > 0 {
-		found = append(found, match{start, end, p.ref})
-	}
-	return found
 }

@@ -92,6 +92,14 @@ func (p *pattern) match(d []byte, i int) (end int, o outcome) {
 			return 0, partial
 		}
 		b := d[i]
+		if b == '%' && len(d)-i > 2 { // the most frequent escape, without detours
+			high, low := nibble[d[i+1]], nibble[d[i+2]]
+			if high|low > 15 || !p.elems[at].has(high<<4|low) {
+				return 0, no
+			}
+			at, i = at+1, i+3
+			continue
+		}
 		if b == '%' || b == '\\' {
 			n, size, o := p.matchEscape(d[i:], at)
 			if o != yes {

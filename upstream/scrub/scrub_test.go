@@ -114,8 +114,8 @@ func encodings(secret string) map[string]string {
 		m["every \\uxxxx"] = everyRune(secret, `\u%04x`)
 		m["every \\uXXXX"] = everyRune(secret, `\u%04X`)
 	}
-	for _, before := range []string{"", "u", "ü", "usr", "user:"} {
-		for _, after := range []string{"", "!", "!!"} {
+	for _, before := range []string{"", "u", "user:"} {
+		for _, after := range []string{"", "!"} {
 			text := []byte(before + secret + after)
 			std := base64.StdEncoding.EncodeToString(text)
 			name := fmt.Sprintf("base64 %q %q ", before, after)
@@ -165,14 +165,14 @@ func TestEveryEncodingAtEverySplit(t *testing.T) {
 			secrets := []Named{{"ref", secret}}
 			s, plain := New(secrets), newReference(secrets)
 			for encoding, text := range encodings(secret) {
-				body := "before " + text + " after"
+				body := "in " + text + " on"
 				got, hits := s.String(body)
 				want, wantHits := plain.clean(body)
 				if got != want || hits != wantHits || hits != 1 {
 					t.Fatalf("%s: %q\n got %q, %d hits\nwant %q, %d hits", encoding, body, got, hits, want, wantHits)
 				}
 				rest := strings.Replace(got, "[REDACTED:ref]", "", 1)
-				rest = strings.ReplaceAll(strings.ReplaceAll(rest, "before ", ""), " after", "")
+				rest = strings.TrimSuffix(strings.TrimPrefix(rest, "in "), " on")
 				switch {
 				case strings.HasPrefix(encoding, "base64"):
 					if len(rest) > 12*longestEscape { // what stands around, and shared characters
@@ -182,15 +182,14 @@ func TestEveryEncodingAtEverySplit(t *testing.T) {
 					t.Errorf("%s: left over: %q", encoding, rest)
 				}
 				for i := range body {
-					for _, size := range []int{1, 40, 4096} {
-						r := s.Reader(&chunks{pieces: []string{body[:i], body[i:]}, end: io.EOF})
-						var out bytes.Buffer
-						if _, err := io.CopyBuffer(struct{ io.Writer }{&out}, struct{ io.Reader }{r}, make([]byte, size)); err != nil {
-							t.Fatal(err)
-						}
-						if out.String() != want || r.Hits() != 1 {
-							t.Fatalf("%s, cut at %d: %q, %d hits, want %q", encoding, i, &out, r.Hits(), want)
-						}
+					size := []int{1, 40, 4096}[i%3] // of the caller's buffer
+					r := s.Reader(&chunks{pieces: []string{body[:i], body[i:]}, end: io.EOF})
+					var out bytes.Buffer
+					if _, err := io.CopyBuffer(struct{ io.Writer }{&out}, struct{ io.Reader }{r}, make([]byte, size)); err != nil {
+						t.Fatal(err)
+					}
+					if out.String() != want || r.Hits() != 1 {
+						t.Fatalf("%s, cut at %d: %q, %d hits, want %q", encoding, i, &out, r.Hits(), want)
 					}
 				}
 				r := s.Reader(iotest.OneByteReader(strings.NewReader(body)))
@@ -216,7 +215,8 @@ func TestAgainstPlainSearch(t *testing.T) {
 			for _, v := range encodings(secrets[1].Value) {
 				forms = append(forms, v)
 			}
-			for range 150 {
+			// Fewer for a long secret: the reference is slow.
+			for range min(60, 1500/len(secret)) {
 				var body strings.Builder
 				for range 1 + r.IntN(5) {
 					form := forms[r.IntN(len(forms))]
