@@ -24,7 +24,6 @@ type shell struct {
 	environ []string
 	in      string
 	typed   string // what a person types; then in is a terminal
-	now     time.Time
 }
 
 // run runs `vault` with arguments.
@@ -34,7 +33,7 @@ func (s shell) run(t *testing.T, args ...string) result {
 	term := &terminal{
 		in: strings.NewReader(s.in), out: &out, err: &errs,
 		environ:         s.environ,
-		now:             func() time.Time { return time.Now() },
+		now:             time.Now,
 		inputIsTerminal: func() bool { return s.typed != "" },
 		readPassword:    func() ([]byte, error) { return []byte(s.typed), nil },
 	}
