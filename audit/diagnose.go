@@ -34,7 +34,7 @@ func (s *scanner) diagnose(parts []openPart, i int, res scanResult) (*found, err
 		d.Kind = Altered
 		return &found{Damage: d}, s.whichAltered(parts, i, res, line, next, d)
 	case seq < want:
-		d.Kind = Duplicated
+		d.Seq, d.Kind = seq, Duplicated
 	default:
 		d.Kind = Missing
 		later, err := p.any(next, func(seq uint64) bool { return seq == want })

@@ -106,7 +106,7 @@ func (f *faultFS) Remove(name string) error {
 	return f.names("remove", func() error { return f.fsys.Remove(name) })
 }
 
-func (f *faultFS) SyncDir() error { return f.names("syncdir", f.fsys.SyncDir) }
+func (f *faultFS) SyncDir() error { return f.step("syncdir") }
 
 type faultFile struct {
 	file
@@ -125,10 +125,8 @@ func (f *faultFile) Write(b []byte) (int, error) {
 }
 
 func (f *faultFile) Sync() error {
-	if err := f.fs.step("sync"); err != nil {
-		return err
-	}
-	return f.file.Sync()
+	// No machine crashes in these tests, so the disk itself is left alone.
+	return f.fs.step("sync")
 }
 
 func (f *faultFile) Truncate(size int64) error {

@@ -68,17 +68,22 @@ func (d *osFS) OpenRead(name string) (file, error) {
 }
 
 func (d *osFS) open(name string, flag int) (file, error) {
+	// os.Root follows links within the directory, whatever the flags.
+	before, err := d.root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !before.Mode().IsRegular() {
+		return nil, checkFile(d.join(name), before)
+	}
 	// Without O_NONBLOCK a FIFO put in its place would hold us up.
 	f, err := d.root.OpenFile(name, flag|oNoFollow|oNonblock, 0)
 	if err != nil {
-		if fi, lerr := d.root.Lstat(name); lerr == nil && !fi.Mode().IsRegular() {
-			return nil, checkFile(d.join(name), fi)
-		}
 		return nil, err
 	}
 	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = checkFile(d.join(name), fi)
+	if err == nil && !os.SameFile(before, fi) {
+		err = fmt.Errorf("%s was replaced while it was opened: %w", d.join(name), ErrInsecure)
 	}
 	if err != nil {
 		_ = f.Close()

@@ -115,7 +115,7 @@ func (s *scanner) scan(f io.ReaderAt) (scanResult, error) {
 // readLines calls f with stretches of whole lines until f says no. What
 // follows the last newline is left out.
 func readLines(r io.ReaderAt, size int64, f func(off int64, lines []byte) bool) error {
-	buf := make([]byte, scanBlock)
+	buf := make([]byte, min(scanBlock, max(size, 1)))
 	var off int64 // of buf
 	have := 0
 	for off+int64(have) < size {

@@ -36,7 +36,7 @@ func appendText(dst []byte, s string) []byte {
 			continue
 		}
 		r, n := utf8.DecodeRuneInString(s[i:])
-		if r == utf8.RuneError && n == 1 || !unicode.IsPrint(r) {
+		if r == utf8.RuneError || !unicode.IsPrint(r) { // one form for U+FFFD, whatever it stands for
 			dst = appendEscaped(append(dst, s[start:i]...), r)
 			i += n
 			start = i
