@@ -234,7 +234,8 @@ func auditQuery(rq *request, body []byte) *refusal.Refusal {
 		}
 		out = append(out, line...)
 	}
-	if res.Next > 0 {
+	if res.Next > 0 && len(res.Lines) < q.Limit {
+		// The search stopped at its bound, not at the limit.
 		rq.w.Header().Set("Vault-Audit-Next", strconv.FormatUint(res.Next, 10))
 	}
 	rq.answerRaw(200, append(out, ']'))

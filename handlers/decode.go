@@ -18,6 +18,10 @@ import (
 const (
 	maxBody  = 1 << 20 // bytes
 	maxDepth = 64
+
+	// maxBodyDrained is how much of a body that is too large is read and
+	// thrown away.
+	maxBodyDrained = 4 * maxBody
 )
 
 // checkMediaType refuses a request whose body is not plain JSON. It also keeps
@@ -49,11 +53,15 @@ func checkMediaType(h http.Header) *refusal.Refusal {
 
 // readBody reads a JSON body of at most maxBody bytes.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal.Refusal) {
-	tooLarge := refusal.New("BODY_TOO_LARGE", "the body is larger than %d bytes", maxBody)
-	if r.ContentLength > maxBody {
-		// Close the connection rather than read what is not wanted.
+	tooLarge := func() ([]byte, *refusal.Refusal) {
+		// A client that is still sending when the connection is closed gets
+		// a reset in place of the answer, so a little more is read.
+		_, _ = io.CopyN(io.Discard, r.Body, maxBodyDrained)
 		w.Header().Set("Connection", "close")
-		return nil, tooLarge
+		return nil, refusal.New("BODY_TOO_LARGE", "the body is larger than %d bytes", maxBody)
+	}
+	if r.ContentLength > maxBody {
+		return tooLarge()
 	}
 	var buf bytes.Buffer
 	if r.ContentLength > 0 {
@@ -63,8 +71,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal.Refusal)
 		return nil, refusal.New("JSON_INVALID", "the body could not be read to its end").WithCause(err)
 	}
 	if buf.Len() > maxBody {
-		w.Header().Set("Connection", "close")
-		return nil, tooLarge
+		return tooLarge()
 	}
 	return buf.Bytes(), nil
 }
