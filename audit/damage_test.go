@@ -163,7 +163,8 @@ func TestSegmentDamage(t *testing.T) {
 	if _, err := Verify(dir, nil); !errors.As(err, &d) || d.Kind != Missing || d.File != currentName {
 		t.Fatal(err)
 	}
-	if _, err := Open(Options{Dir: dir}); !errors.As(err, &d) || d.Kind != Missing {
+	seq := d.Seq
+	if _, err := Open(Options{Dir: dir}); !errors.As(err, &d) || d.Kind != Missing || d.Seq != seq {
 		t.Fatal(err)
 	}
 	if _, err := os.Lstat(cur); err == nil {
@@ -387,7 +388,11 @@ func FuzzOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		dir := t.TempDir()
 		writeLog(t, filepath.Join(dir, currentName), string(b))
-		l, err := Open(Options{Dir: dir})
+		real, err := openDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := Open(Options{Dir: dir, fs: &faultFS{fsys: real}})
 		if err != nil {
 			return
 		}

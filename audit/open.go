@@ -71,8 +71,18 @@ func (w *writer) prepare() ([]openPart, error) {
 			return nil, err
 		}
 	case len(sealed) > 0:
+		last := &sealed[len(sealed)-1]
+		if err := openAll(w.fs, w.l.opts.Dir, sealed[len(sealed)-1:], w.fs.Open, true); err != nil {
+			return nil, err
+		}
+		defer last.f.Close()
+		line, _, _, err := lastLine(last.f, last.size)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", last.name, err)
+		}
+		seq, _, _ := parseTail(line)
 		return nil, fmt.Errorf("%s is missing, though there are sealed segments: %w",
-			filepath.Join(w.l.opts.Dir, currentName), &Damage{Seq: sealed[len(sealed)-1].first + 1, Kind: Missing, File: currentName})
+			filepath.Join(w.l.opts.Dir, currentName), &Damage{Seq: max(seq, last.first) + 1, Kind: Missing, File: currentName})
 	default:
 		f, err := w.fs.Create(currentName)
 		if err != nil {

@@ -54,7 +54,8 @@ type writer struct {
 // Limits of the writer's memory.
 const (
 	maxTail   = 16 << 20        // lines not yet synced, before Async waits
-	keepTail  = 1 << 20         // buffer kept between batches
+	syncTail  = 2 << 20         // when Async syncs early
+	keepTail  = 4 << 20         // buffer kept between batches
 	syncAfter = time.Second / 2 // Async
 )
 
@@ -249,7 +250,7 @@ func (w *writer) write() error {
 	// What nobody waits for goes to disk with the next record that somebody
 	// does, or when it is due.
 	if (w.l.opts.Durability == Async || !w.wait) && len(w.tail) < maxTail {
-		if !w.syncing && !time.Now().Before(w.due) {
+		if !w.syncing && (w.written >= syncTail || !time.Now().Before(w.due)) {
 			w.startSync()
 		}
 		return nil
