@@ -362,7 +362,6 @@ func (s *server) adminAPI(method, path string, body io.Reader) (int, []byte) {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Cache-Control", "must-revalidate")
-	req.Header.Set("Origin", "http://127.0.0.1")
 	res, err := c.Do(req)
 	if err != nil {
 		s.t.Fatalf("admin API: %v", err)

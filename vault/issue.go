@@ -86,6 +86,10 @@ func (v *Vault) Issue(ctx context.Context, caller Caller, req IssueRequest, rec 
 		Scope:     uniqueScopes(req.Scope),
 		Context:   tc,
 	}
+	keys := v.revocationKeys(&claims)
+	if code := v.revoked(keys); code != "" {
+		return nil, revokedRefusal(code)
+	}
 	raw, err := v.tokens.Issue(claims)
 	if err != nil {
 		return nil, refusal.New(refusal.Internal, "the token could not be signed").WithCause(err)
@@ -96,7 +100,6 @@ func (v *Vault) Issue(ctx context.Context, caller Caller, req IssueRequest, rec 
 	rec.Scope = claims.Scope
 	rec.TTL = int(ttl / time.Second)
 	rec.Kid = v.tokens.Kid()
-	keys := v.revocationKeys(&claims)
 	refused = v.record(ctx, audit.Entry{
 		Record: *rec,
 		// A revocation that was acknowledged first wins: the writer decides.
