@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -32,6 +33,9 @@ var adminRoutes = map[string]adminRoute{
 // asAdmin records the call before it is answered.
 func asAdmin(name string, h adminRoute) func(*request, []byte) *refusal.Refusal {
 	return func(rq *request, body []byte) *refusal.Refusal {
+		// A change that has begun is finished and recorded, though whoever
+		// asked for it may be gone.
+		rq.Request = rq.WithContext(context.WithoutCancel(rq.Context()))
 		answer, refused := h(rq, body)
 		if refused != nil {
 			return refused

@@ -44,7 +44,9 @@ func (v *Vault) Authorize(caller Caller, header http.Header) *refusal.Refusal {
 func (g *adminGate) check(authorization []string, client netip.Addr) *refusal.Refusal {
 	given := ""
 	if len(authorization) == 1 {
-		given, _ = strings.CutPrefix(authorization[0], "Bearer ")
+		if token, ok := strings.CutPrefix(authorization[0], "Bearer "); ok {
+			given = token
+		}
 	}
 	// The digests are compared, so that neither content nor length shows in
 	// how long it takes.

@@ -2,6 +2,8 @@ package vault
 
 import (
 	"context"
+	"errors"
+	"errors"
 
 	"github.com/caddyvault/caddyvault/audit"
 	"github.com/caddyvault/caddyvault/refusal"
@@ -13,6 +15,12 @@ func (v *Vault) Query(ctx context.Context, caller Caller, q audit.Query) (audit.
 		return audit.Result{}, unauthenticated()
 	}
 	res, err := v.audit.Query(ctx, q)
+	if errors.Is(err, audit.ErrFilter) {
+		return audit.Result{}, refusal.New("FILTERS_INVALID", "a filter names what is not a field of an audit record")
+	}
+	if errors.Is(err, audit.ErrFilter) {
+		return audit.Result{}, refusal.New("FILTERS_INVALID", "a filter names a field of a record or of its context")
+	}
 	if err != nil {
 		return audit.Result{}, auditRefusal(err)
 	}

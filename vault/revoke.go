@@ -59,6 +59,8 @@ func (v *Vault) Revoke(ctx context.Context, caller Caller, targets RevokeTargets
 		return refused
 	}
 
+	// Whoever asked may be gone by now; what they asked for is done.
+	ctx = context.WithoutCancel(ctx)
 	now := v.now()
 	var list []revocations.Revocation
 	for i, id := range targets.targets() {
