@@ -3,7 +3,6 @@ package vault
 import (
 	"context"
 	"errors"
-	"errors"
 
 	"github.com/caddyvault/caddyvault/audit"
 	"github.com/caddyvault/caddyvault/refusal"
@@ -15,9 +14,6 @@ func (v *Vault) Query(ctx context.Context, caller Caller, q audit.Query) (audit.
 		return audit.Result{}, unauthenticated()
 	}
 	res, err := v.audit.Query(ctx, q)
-	if errors.Is(err, audit.ErrFilter) {
-		return audit.Result{}, refusal.New("FILTERS_INVALID", "a filter names what is not a field of an audit record")
-	}
 	if errors.Is(err, audit.ErrFilter) {
 		return audit.Result{}, refusal.New("FILTERS_INVALID", "a filter names a field of a record or of its context")
 	}
