@@ -88,7 +88,9 @@ func (t *transport) answer(ctx context.Context, res *http.Response, c *call, sec
 	}
 
 	weaken(res.Header)
-	res.ContentLength = -1
+	// The length may change. The proxy is still told the upstream's, so that
+	// it does not take a large answer for a stream and flush every piece.
+	res.ContentLength = length
 	delete(res.Header, "Content-Length")
 	body.scrub = secrets.Reader(eofNoter{source, &body.over})
 	if t.block {

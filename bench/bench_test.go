@@ -1,0 +1,27 @@
+package main
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+// TestMain lets the test binary be the processes that the program starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == "upstream" {
+		serveUpstream(os.Args[2])
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "load" {
+		generate()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestEveryCaseRuns runs each case for a moment. It judges no figure.
+func TestEveryCaseRuns(t *testing.T) {
+	if err := run(1, 50*time.Millisecond, "", ""); err != nil {
+		t.Fatal(err)
+	}
+}
