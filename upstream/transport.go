@@ -125,6 +125,9 @@ func newTransport(ctx caddy.Context, t *reverseproxy.HTTPTransport, svc *policy.
 	}
 	t.Transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, network, address)
+		if errors.Is(err, errForbidden) {
+			return nil, err // a DialError would hide it, and be tried again
+		}
 		if err != nil {
 			return nil, reverseproxy.NewDialError(err)
 		}
@@ -168,6 +171,10 @@ type call struct {
 	out    *vault.Outbound
 	result *vault.Result
 	client http.ResponseWriter
+
+	// noLength says that the length in the upstream's header is not that of
+	// the answer: it asks with HEAD on behalf of a client that did not.
+	noLength bool
 }
 
 type callKey struct{}
@@ -251,6 +258,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := t.answer(ctx, res, c, secrets); err != nil {
 		res.Body.Close()
 		return nil, err
+	}
+	if c.noLength {
+		delete(res.Header, "Content-Length")
 	}
 	if !c.out.Endpoint.PassRedirects {
 		t.rewriter.apply(res.Header, target)
