@@ -252,3 +252,10 @@ func (s *server) barrier() {
 	s.t.Helper()
 	s.ok("/vault.audit.query", `{"limit":1}`, nil)
 }
+
+func decode(t testing.TB, text string, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+}

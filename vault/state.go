@@ -111,6 +111,10 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 	st.store = files
 	undo = append(undo, files.Close)
 
+	auditLog := filepath.Join(o.DataDir, "audit.log.jsonl")
+	if _, err := os.Lstat(auditLog); errors.Is(err, fs.ErrNotExist) && files.SecretsFileState() {
+		return nil, fmt.Errorf("%s is missing, and only it knows which versions of the secrets are the newest: restore it", auditLog)
+	}
 	st.anchored.secrets = map[string]uint64{}
 	st.audit, err = audit.Open(audit.Options{
 		Dir:    o.DataDir,
@@ -141,12 +145,13 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 	if err != nil {
 		return nil, err
 	}
+	sealed := filepath.Join(o.DataDir, "secrets.enc")
 	if st.secrets, err = secrets.Open(ctx, st.store, kek, secrets.Options{MustExist: len(st.anchored.secrets) > 0, Logger: o.Logger.Named("secrets"), Now: o.Now}); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", sealed, err)
 	}
 	undo = append(undo, st.secrets.Close)
 	if err := st.secrets.CheckVersions(st.anchored.secrets); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", sealed, err)
 	}
 
 	if st.revocations, err = revocations.Open(ctx, st.store, revocations.Options{Now: o.Now}); err != nil {
