@@ -27,6 +27,10 @@ import (
 	"testing"
 	"time"
 
+	// The program is built from this package. With it among the imports, a
+	// change to it is a change to these tests, and go test does not answer
+	// from its cache.
+	_ "github.com/caddyvault/caddyvault"
 	"github.com/caddyvault/caddyvault/internal/need"
 )
 
@@ -99,12 +103,14 @@ func TestExamples(t *testing.T) {
 				return
 			case ".json":
 				validate(t, path, "")
+				examine(t, path)
 			default:
 				out, err := run(t, t.TempDir(), "fmt", "--diff", path)
 				if err != nil || strings.Contains(out, "\n+") || strings.Contains(out, "\n-") {
 					t.Errorf("not formatted: %v\n%s", err, out)
 				}
 				validate(t, path, "caddyfile")
+				examine(t, path)
 			}
 		})
 	}
@@ -127,6 +133,23 @@ func validate(t *testing.T, path, adapter string) {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
 			t.Errorf("validating made %s", name)
 		}
+	}
+}
+
+// examine has the doctor look at a configuration: an example is copied without
+// a second look, so it must be a safe one.
+func examine(t *testing.T, path string) {
+	t.Helper()
+	dir := t.TempDir()
+	args := []string{"vault", "doctor", "--config", path, "--data-dir", filepath.Join(dir, "data"), "--services-dir", filepath.Join(dir, "services")}
+	out, err := run(t, dir, args...)
+	if err != nil || !strings.Contains(out, "server ") {
+		t.Fatalf("doctor: %v\n%s", err, out)
+	}
+	// One example is about administrators on other machines, and keeps agents
+	// away from them.
+	if strings.Contains(out, "admin routes can be reached from other machines") && filepath.Base(filepath.Dir(path)) != "admin-site" {
+		t.Errorf("the doctor says:\n%s", out)
 	}
 }
 
