@@ -84,7 +84,7 @@ func (s *stage) measure(r request, conns int, length time.Duration, p *process) 
 		return figures{}, err
 	}
 	f.CPU = p.cpu() - before
-	if f.Failed > f.Requests/1000 || f.Requests == 0 {
+	if f.Failed > f.Requests/10 || f.Requests == 0 {
 		return f, fmt.Errorf("%d of %d requests failed: %s", f.Failed, f.Requests+f.Failed, f.Example)
 	}
 	return f, nil

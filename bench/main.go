@@ -109,8 +109,8 @@ func run(rounds int, length time.Duration, only, binary string) error {
 	defer s.close()
 
 	fmt.Printf("%d cores, %s, %s, %d rounds of %s a side\n\n", runtime.NumCPU(), runtime.Version(), time.Now().Format(time.DateOnly), rounds, length)
-	fmt.Println("| case | requests/s | of bare Caddy | CPU a request | of bare Caddy | p50 | p99 | peak memory |")
-	fmt.Println("|---|---|---|---|---|---|---|---|")
+	fmt.Println("| case | requests/s | of bare Caddy | CPU a request | of bare Caddy | p50 | p99 | peak memory | failed |")
+	fmt.Println("|---|---|---|---|---|---|---|---|---|")
 	for _, c := range cases {
 		if !strings.Contains(c.name, only) {
 			continue
@@ -131,13 +131,17 @@ func run(rounds int, length time.Duration, only, binary string) error {
 			}
 			ours, bares = append(ours, our), append(bares, bare)
 		}
+		failed := 0
+		for _, f := range ours {
+			failed += f.Failed
+		}
 		rate, cpu := median(ours, figures.rate), median(ours, figures.cpu)
-		fmt.Printf("| %s | %.0f | %.2f | %.0f µs | %.2f | %.2f ms | %.2f ms | %.0f MiB |\n", c.name,
+		fmt.Printf("| %s | %.0f | %.2f | %.0f µs | %.2f | %.2f ms | %.2f ms | %.0f MiB | %d |\n", c.name,
 			rate, rate/median(bares, figures.rate),
 			cpu, cpu/median(bares, figures.cpu),
 			median(ours, func(f figures) float64 { return f.P50 }),
 			median(ours, func(f figures) float64 { return f.P99 }),
-			float64(s.vault.peak())/(1<<20))
+			float64(s.vault.peak())/(1<<20), failed)
 	}
 	return nil
 }

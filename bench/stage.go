@@ -179,8 +179,19 @@ func freePort() (string, error) {
 	return port, err
 }
 
-// send makes one request and returns the answer of a success.
-func send(r request) ([]byte, error) {
+// send makes one request and returns the answer of a success. A disk that is
+// busy for a moment makes the vault refuse for a moment.
+func send(r request) (out []byte, err error) {
+	for range 10 {
+		if out, err = sendOnce(r); err == nil {
+			return out, nil
+		}
+		time.Sleep(time.Second)
+	}
+	return nil, err
+}
+
+func sendOnce(r request) ([]byte, error) {
 	req, err := r.http()
 	if err != nil {
 		return nil, err

@@ -111,9 +111,10 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 	st.store = files
 	undo = append(undo, files.Close)
 
-	auditLog := filepath.Join(o.DataDir, "audit.log.jsonl")
-	if _, err := os.Lstat(auditLog); errors.Is(err, fs.ErrNotExist) && files.SecretsFileState() {
-		return nil, fmt.Errorf("%s is missing, and only it knows which versions of the secrets are the newest: restore it", auditLog)
+	if files.SecretsFileState() {
+		if logs, err := filepath.Glob(filepath.Join(o.DataDir, "audit.log*.jsonl")); err != nil || len(logs) == 0 {
+			return nil, fmt.Errorf("%s is missing, and only it knows which versions of the secrets are the newest: restore it", filepath.Join(o.DataDir, "audit.log.jsonl"))
+		}
 	}
 	st.anchored.secrets = map[string]uint64{}
 	st.audit, err = audit.Open(audit.Options{
