@@ -190,8 +190,13 @@ func TestLinksAndCaddyfiles(t *testing.T) {
 			if strings.Contains(target, "://") {
 				continue
 			}
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), target)); err != nil {
+			there := filepath.Join(filepath.Dir(page), target)
+			if _, err := os.Stat(there); err != nil {
 				t.Errorf("%s: %s leads nowhere", page, target)
+				continue
+			}
+			if anchor := strings.TrimPrefix(string(m[2]), "#"); anchor != "" && !hasHeading(t, there, anchor) {
+				t.Errorf("%s: %s has no heading %s", page, target, anchor)
 			}
 		}
 		for _, m := range block.FindAllSubmatch(b, -1) {
@@ -205,6 +210,23 @@ func TestLinksAndCaddyfiles(t *testing.T) {
 			validate(t, path, "caddyfile")
 		}
 	}
+}
+
+// hasHeading reports whether a page has the heading that an anchor names, by
+// the rule of the forges: lower case, dashes for spaces, no punctuation.
+func hasHeading(t *testing.T, page, anchor string) bool {
+	t.Helper()
+	b, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllSubmatch(b, -1) {
+		words := regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(strings.ToLower(string(m[1])), "")
+		if strings.ReplaceAll(words, " ", "-") == anchor {
+			return true
+		}
+	}
+	return false
 }
 
 // TestReadme runs the README's commands in their order, in a copy of what is
@@ -261,6 +283,13 @@ func TestReadme(t *testing.T) {
 			t.Errorf("the key is shown by %s", command)
 		}
 		outputs = append(outputs, string(out))
+		if strings.Contains(command, "agentvault revoke --agent main") {
+			cmd := exec.Command("./agentvault", "token", "github", "github:repos:read")
+			cmd.Dir, cmd.Env = dir, env
+			if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "AGENT_REVOKED") {
+				t.Errorf("a revoked agent: %v\n%s", err, out)
+			}
+		}
 		if i == 0 { // from here on the service is the stand-in
 			patch := filepath.Join(dir, "patch.json")
 			if err := os.WriteFile(patch, fmt.Appendf(nil, `{"baseUrl":%q}`, github.URL), 0o600); err != nil {
@@ -273,7 +302,7 @@ func TestReadme(t *testing.T) {
 			}
 		}
 	}
-	for i, want := range map[int]string{1: "caddyserver/caddy", 2: "caddyserver/caddy", 3: "proxy.call", 4: ""} {
+	for i, want := range map[int]string{0: "loaded template github", 1: "caddyserver/caddy", 2: "caddyserver/caddy", 3: "proxy.call", 4: ""} {
 		if !strings.Contains(outputs[i], want) {
 			t.Errorf("%s\nsays no %q:\n%s", commands[i], want, outputs[i])
 		}

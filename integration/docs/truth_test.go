@@ -134,7 +134,9 @@ func TestCodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	// <FIELD>_REQUIRED and <FIELD>_INVALID stand for many.
-	generic := func(code string) bool { return strings.HasSuffix(code, "_REQUIRED") || strings.HasSuffix(code, "_INVALID") }
+	generic := func(code string) bool {
+		return strings.HasSuffix(code, "_REQUIRED") || strings.HasSuffix(code, "_INVALID")
+	}
 	for code := range known {
 		if !generic(code) && !strings.Contains(api, "`"+code+"`") {
 			t.Errorf("docs/http-api.md has no %s", code)
