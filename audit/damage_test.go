@@ -300,7 +300,7 @@ func TestRefusedFiles(t *testing.T) {
 // TestHalfTurned opens what a crash between the two names of a segment
 // leaves, and copies that nobody finished.
 func TestHalfTurned(t *testing.T) {
-	dir, files := build(t, 1<<20, 3)
+	dir, _ := build(t, 1<<20, 3)
 	cur := filepath.Join(dir, currentName)
 	if err := os.Link(cur, filepath.Join(dir, sealedName(1))); err != nil {
 		t.Fatal(err)

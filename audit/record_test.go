@@ -75,13 +75,22 @@ func TestAppendJSON(t *testing.T) {
 			Status: 200, Upstream: "https://api.github.com/repos/o/r?token=x",
 		}, `{"ts":1795468064545,"event":"proxy.call","service":"github","action":"repo.get","context":{"agentId":"tony","sessionId":"s1","taskId":"t1","skillId":"default","tool":"vault"},"tokenId":"id","scope":["github:repos:read"],"status":200,"upstream":"https://api.github.com/repos/o/r"}`},
 		{"fragment", Record{Time: time.UnixMilli(1), Event: "x", Upstream: "https://a/b#c?d"}, `{"ts":1,"event":"x","upstream":"https://a/b"}`},
-		{"zeros that say something", Record{Time: time.UnixMilli(1), Event: "x", DurationMS: &zero, Count: &count},
-			`{"ts":1,"event":"x","durationMs":0,"requestBytes":0,"responseBytes":0,"redactions":0,"count":0}`},
-		{"not a number", Record{Time: time.UnixMilli(1), Event: "x", DurationMS: &nan},
-			`{"ts":1,"event":"x","durationMs":0,"requestBytes":0,"responseBytes":0,"redactions":0}`},
+		{
+			"zeros that say something",
+			Record{Time: time.UnixMilli(1), Event: "x", DurationMS: &zero, Count: &count},
+			`{"ts":1,"event":"x","durationMs":0,"requestBytes":0,"responseBytes":0,"redactions":0,"count":0}`,
+		},
+		{
+			"not a number",
+			Record{Time: time.UnixMilli(1), Event: "x", DurationMS: &nan},
+			`{"ts":1,"event":"x","durationMs":0,"requestBytes":0,"responseBytes":0,"redactions":0}`,
+		},
 		{"empty context", Record{Time: time.UnixMilli(1), Event: "x", Context: &Context{}}, `{"ts":1,"event":"x","context":{}}`},
-		{"escapes", Record{Time: time.UnixMilli(1), Event: "x", Reason: "\"\\\n\r\t\x00\x1b[2J\x7f\u0085\u2028\u2029\u202e\ufeff\xff é\U0001f600\U000e0041"},
-			`{"ts":1,"event":"x","reason":"\"\\\n\r\t\u0000\u001b[2J\u007f\u0085\u2028\u2029\u202e\ufeff\ufffd é😀\udb40\udc41"}`},
+		{
+			"escapes",
+			Record{Time: time.UnixMilli(1), Event: "x", Reason: "\"\\\n\r\t\x00\x1b[2J\x7f\u0085\u2028\u2029\u202e\ufeff\xff é\U0001f600\U000e0041"},
+			`{"ts":1,"event":"x","reason":"\"\\\n\r\t\u0000\u001b[2J\u007f\u0085\u2028\u2029\u202e\ufeff\ufffd é😀\udb40\udc41"}`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := c.r.AppendJSON(nil)

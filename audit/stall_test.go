@@ -211,8 +211,10 @@ func TestTouched(t *testing.T) {
 			_, err = f.WriteString(`{"ts":1,"event":"forged"}` + "\n")
 			return err
 		}, false, nil},
-		{"hard link", func(_ *testing.T, e env) error { return os.Link(e.cur, e.dir+"/copy") }, false,
-			func(e env) error { return os.Remove(e.dir + "/copy") }},
+		{
+			"hard link", func(_ *testing.T, e env) error { return os.Link(e.cur, e.dir+"/copy") }, false,
+			func(e env) error { return os.Remove(e.dir + "/copy") },
+		},
 		{"truncated to nothing", func(_ *testing.T, e env) error { return os.Truncate(e.cur, 0) }, true, nil},
 		{"truncated within", func(_ *testing.T, e env) error { return os.Truncate(e.cur, 200) }, true, nil},
 	} {

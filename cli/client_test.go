@@ -71,8 +71,10 @@ func TestVerbs(t *testing.T) {
 		"health":          {args: []string{"health"}, answer: `{"ok":true}`, path: "/health", out: []string{`{"ok":true}` + "\n"}},
 		"token":           {args: []string{"token", "github", "a", "b"}, answer: `{"token":"x.y.z"}`, path: "/vault.issueToken", body: `{"service":"github","scope":["a","b"],"ttl":300,"agentId":"main","tool":"caddyvault vault"}`, out: []string{"x.y.z\n"}},
 		"token variables": {args: []string{"token", "g", "a"}, env: []string{"AGENTVAULT_AGENT_ID=tony", "AGENTVAULT_TTL=60", "AGENTVAULT_SESSION_ID=s", "AGENTVAULT_TASK_ID=t"}, answer: `{"token":"x.y.z"}`, path: "/vault.issueToken", body: `{"service":"g","scope":["a"],"ttl":60,"agentId":"tony","sessionId":"s","taskId":"t","tool":"caddyvault vault"}`},
-		"call from a pipe": {args: []string{"call", "g", "act", "--json", `{"id":12345678901234567890}`}, in: agentToken + "\nrest", answer: "streamed",
-			path: "/vault.call", body: `{"service":"g","action":"act","params":{"id":12345678901234567890}}`, auth: agentToken, out: []string{"streamed"}},
+		"call from a pipe": {
+			args: []string{"call", "g", "act", "--json", `{"id":12345678901234567890}`}, in: agentToken + "\nrest", answer: "streamed",
+			path: "/vault.call", body: `{"service":"g","action":"act","params":{"id":12345678901234567890}}`, auth: agentToken, out: []string{"streamed"},
+		},
 		"call from the environment":   {args: []string{"call", "g", "act"}, env: []string{"AGENTVAULT_TOKEN=" + agentToken}, path: "/vault.call", body: `{"service":"g","action":"act","params":{}}`, auth: agentToken},
 		"call from a flag":            {args: []string{"call", "g", "act", "--token", agentToken}, path: "/vault.call", body: `{"service":"g","action":"act","params":{}}`, auth: agentToken},
 		"revoke":                      {args: []string{"revoke", "--agent", "a", "--session", "s", "--task", "t", "--token", "id", "--reason", "why"}, answer: `{"ok":true}`, path: "/vault.revoke", body: `{"agentId":"a","sessionId":"s","taskId":"t","tokenId":"id","reason":"why"}`},
@@ -170,10 +172,27 @@ func TestRefusals(t *testing.T) {
 
 func TestMisuse(t *testing.T) {
 	for _, args := range [][]string{
-		{}, {"nonsense"}, {"services"}, {"services", "nonsense"}, {"token", "g"}, {"call", "g"}, {"call", "g", "a", "--json", "[]"},
-		{"call", "g", "a", "--json", `{"a":1,"a":2}`}, {"call", "g", "a", "--json", "{"}, {"revoke"}, {"revoke", "--agent", ""}, {"health", "x"},
-		{"audit", "--limit", "x"}, {"audit", "--nonsense"}, {"templates", "load", "x", "--var", "y"}, {"services", "add", "-", "--secret"},
-		{"secrets", "set", "r", "value-as-argument"}, {"unrevoke"}, {"init", "x"}, {"import"}, {"init", "--dir", "a{b}"},
+		{},
+		{"nonsense"},
+		{"services"},
+		{"services", "nonsense"},
+		{"token", "g"},
+		{"call", "g"},
+		{"call", "g", "a", "--json", "[]"},
+		{"call", "g", "a", "--json", `{"a":1,"a":2}`},
+		{"call", "g", "a", "--json", "{"},
+		{"revoke"},
+		{"revoke", "--agent", ""},
+		{"health", "x"},
+		{"audit", "--limit", "x"},
+		{"audit", "--nonsense"},
+		{"templates", "load", "x", "--var", "y"},
+		{"services", "add", "-", "--secret"},
+		{"secrets", "set", "r", "value-as-argument"},
+		{"unrevoke"},
+		{"init", "x"},
+		{"import"},
+		{"init", "--dir", "a{b}"},
 	} {
 		res := shell{environ: []string{"AGENTVAULT_DIR=" + t.TempDir(), "VAULT_URL=http://127.0.0.1:1", "AGENTVAULT_TOKEN=a.b.c"}}.run(t, args...)
 		if res.status != exitUsage || res.out != "" || !strings.Contains(res.err, "hint: caddyvault vault") {

@@ -21,8 +21,12 @@ func TestInit(t *testing.T) {
 		path string
 		mode os.FileMode
 	}{
-		{dir, 0o700}, {data, 0o700}, {filepath.Join(dir, "config", "services"), 0o700},
-		{filepath.Join(data, ".vault-key"), 0o600}, {filepath.Join(data, "admin.token"), 0o600}, {filepath.Join(data, "signing-key.pem"), 0o600},
+		{dir, 0o700},
+		{data, 0o700},
+		{filepath.Join(dir, "config", "services"), 0o700},
+		{filepath.Join(data, ".vault-key"), 0o600},
+		{filepath.Join(data, "admin.token"), 0o600},
+		{filepath.Join(data, "signing-key.pem"), 0o600},
 		{filepath.Join(dir, "Caddyfile"), 0o644},
 	} {
 		fi, err := os.Stat(p.path)

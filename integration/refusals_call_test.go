@@ -22,8 +22,10 @@ func TestRefusedCall(t *testing.T) {
 
 	var rows []refusal
 	bad := func(status int, code, token, members string) {
-		rows = append(rows, refusal{name: tail(members, 80), path: "/vault.call", event: "proxy.call", status: status, code: code,
-			body: `{"token":"` + token + `",` + members + "}"})
+		rows = append(rows, refusal{
+			name: tail(members, 80), path: "/vault.call", event: "proxy.call", status: status, code: code,
+			body: `{"token":"` + token + `",` + members + "}",
+		})
 	}
 	params := func(code, action, params string) {
 		status := 400

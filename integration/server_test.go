@@ -279,9 +279,6 @@ func (s *server) startFails() string {
 // stop ends the process as an operator does.
 func (s *server) stop() { s.signal(syscall.SIGTERM) }
 
-// kill ends the process as a power cut does.
-func (s *server) kill() { s.signal(syscall.SIGKILL) }
-
 func (s *server) signal(sig syscall.Signal) {
 	if s.cmd == nil {
 		return

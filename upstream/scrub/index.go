@@ -29,7 +29,6 @@ const (
 type index struct {
 	patterns []*pattern
 	size     int       // elements of each pattern that the index knows
-	longest  int       // bytes that a match can have
 	starts   [256]bool // first bytes of a match
 
 	leaps   [1 << tableBits]uint8 // by the hash of a block, how far to go on
