@@ -318,7 +318,7 @@ func TestHalfTurned(t *testing.T) {
 	verifyOK(t, dir)
 
 	// A segment that still ends in what the next begins with.
-	dir, files = build(t, 600, 8)
+	dir, files := build(t, 600, 8)
 	var first uint64
 	for name := range files {
 		if f, ok := parseSealed(name); ok && f > first {
