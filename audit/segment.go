@@ -85,7 +85,7 @@ func (w *writer) rotate() {
 func (w *writer) renew(cause error) error {
 	// Its outcome does not matter: what it covers is written anew.
 	if w.syncing {
-		<-w.syncDone
+		<-w.syncDone //nolint:errcheck // what it covers is written anew
 		w.syncing = false
 	}
 	if w.unsyncedNames {
@@ -306,7 +306,6 @@ func (w *writer) create(name string, content []byte) (file, error) {
 // replace gives the current file the name of a sealed one, and temp, which
 // is f, the name of the current.
 func (w *writer) replace(temp string, f file, sealed part) (err error) {
-	mine := false
 	linked := false
 	defer func() {
 		if err == nil {
@@ -318,7 +317,7 @@ func (w *writer) replace(temp string, f file, sealed part) (err error) {
 		}
 		_ = w.fs.Remove(temp)
 	}()
-	mine = w.isCurrent(w.file)
+	mine := w.isCurrent(w.file)
 	if sealed.name != "" {
 		if err := w.vacate(sealed.name); err != nil {
 			return err

@@ -29,7 +29,7 @@ type wireClaims struct {
 // not ask for the proof.
 func (w *wireClaims) UnmarshalJSON(data []byte) error {
 	return readWhole(data, func(d *jsontext.Decoder, name string) error {
-		ok := true
+		var ok bool
 		switch name {
 		case "aud":
 			w.aud, ok = text(d)

@@ -11,11 +11,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -24,6 +26,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 	"github.com/klauspost/compress/zstd"
 
@@ -381,6 +384,13 @@ func TestRefusalFor(t *testing.T) {
 	}
 	if r := refusalFor(fmt.Errorf("dial: %w", errForbidden)); r.Code != "UPSTREAM_FORBIDDEN" {
 		t.Errorf("forbidden: %s", r.Code)
+	}
+	timeout := &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
+	if r := refusalFor(dialError{reverseproxy.NewDialError(timeout), timeout}); r.Code != "UPSTREAM_TIMEOUT" {
+		t.Errorf("a connection that takes too long: %s", r.Code)
+	}
+	if !errors.As(error(dialError{reverseproxy.NewDialError(timeout), timeout}), new(reverseproxy.DialError)) {
+		t.Error("Caddy would not try again")
 	}
 	if r := refusalFor(context.DeadlineExceeded); r.Code != "UPSTREAM_TIMEOUT" {
 		t.Errorf("deadline: %s", r.Code)

@@ -129,7 +129,7 @@ func newTransport(ctx caddy.Context, t *reverseproxy.HTTPTransport, svc *policy.
 			return nil, err // a DialError would hide it, and be tried again
 		}
 		if err != nil {
-			return nil, reverseproxy.NewDialError(err)
+			return nil, dialError{reverseproxy.NewDialError(err), err}
 		}
 		return conn, nil
 	}
@@ -160,6 +160,15 @@ func newTransport(ctx caddy.Context, t *reverseproxy.HTTPTransport, svc *policy.
 	tr.filter = newRequestFilter(svc.PassHeaders, drop)
 	return tr, nil
 }
+
+// dialError is what Caddy retries on, with the cause that Caddy's own type
+// hides.
+type dialError struct {
+	reverseproxy.DialError
+	cause error
+}
+
+func (e dialError) Unwrap() []error { return []error{e.DialError, e.cause} }
 
 // RequestHeaderOps keeps Caddy from setting a Host of its own making on every
 // request: RoundTrip sets the service's.

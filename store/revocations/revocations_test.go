@@ -235,7 +235,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 	wg.Wait()
 	st.Close()
-	s, st = nil, nil
+	s = nil
 	b.ResetTimer()
 	for b.Loop() {
 		b.StopTimer()
