@@ -85,7 +85,9 @@ func (w *writer) rotate() {
 func (w *writer) renew(cause error) error {
 	// Its outcome does not matter: what it covers is written anew.
 	if w.syncing {
-		<-w.syncDone //nolint:errcheck // what it covers is written anew
+		if err := <-w.syncDone; err != nil {
+			w.l.opts.Logger.Debug("audit log: sync of what is written anew failed", zap.Error(err))
+		}
 		w.syncing = false
 	}
 	if w.unsyncedNames {
