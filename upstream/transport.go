@@ -43,37 +43,14 @@ type transport struct {
 	filter   requestFilter
 	rewriter rewriter
 
-	authHeader string // canonical; "" for a service without a secret
-	authPrefix string // the scheme and a space, or ""
+	inject injector
 
 	passSetCookie bool
 	drop          []string // canonical names that the service takes out of answers
 
-	scrub    bool // look for the secret in answers
-	block    bool // and end them there
-	scrubber atomic.Pointer[keptScrubber]
-}
-
-// keptScrubber is the scrubber of one version of a service's secret. Building
-// one costs more than a call.
-type keptScrubber struct {
-	ref     string
-	version uint64
-	*scrub.Scrubber
-}
-
-// scrubberFor returns the scrubber of a secret, nil if there is nothing to
-// look for.
-func (t *transport) scrubberFor(cred vault.Credential) *scrub.Scrubber {
-	if !t.scrub || cred.Value == "" {
-		return nil
-	}
-	kept := t.scrubber.Load()
-	if kept == nil || kept.ref != cred.Ref || kept.version != cred.Version {
-		kept = &keptScrubber{cred.Ref, cred.Version, scrub.New([]scrub.Named{{Ref: cred.Ref, Value: cred.Value}})}
-		t.scrubber.Store(kept)
-	}
-	return kept.Scrubber
+	scrub     bool // look for the secret in answers
+	block     bool // and end them there
+	scrubbers scrubbers
 }
 
 // newTransport returns the transport of a service, provisioned.
@@ -147,12 +124,9 @@ func newTransport(ctx caddy.Context, t *reverseproxy.HTTPTransport, svc *policy.
 		},
 	}
 	drop := svc.DropHeaders
-	if svc.SecretRef != "" {
-		tr.authHeader = textproto.CanonicalMIMEHeaderKey(svc.AuthHeader)
-		if svc.AuthScheme != "" {
-			tr.authPrefix = svc.AuthScheme + " "
-		}
-		drop = append(drop[:len(drop):len(drop)], svc.AuthHeader)
+	tr.inject = newInjector(svc)
+	if header := tr.inject.header; header != "" {
+		drop = append(drop[:len(drop):len(drop)], header)
 	}
 	for _, name := range svc.DropHeaders {
 		tr.drop = append(tr.drop, textproto.CanonicalMIMEHeaderKey(name))
@@ -244,11 +218,10 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if refused != nil {
 		return nil, refused
 	}
-	if t.authHeader != "" {
-		header[t.authHeader] = []string{t.authPrefix + cred.Value}
+	t.inject.apply(out, cred)
+	if t.scrub {
+		secrets = t.scrubbers.of(cred)
 	}
-
-	secrets = t.scrubberFor(cred)
 
 	start := time.Now()
 	res, err := t.Transport.RoundTrip(out)
@@ -264,15 +237,15 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	for _, name := range t.drop {
 		delete(res.Header, name)
 	}
+	if !c.out.Endpoint.PassRedirects {
+		t.rewriter.apply(res.Header, target) // before the secret, which may be in the URL, is taken out
+	}
 	if err := t.answer(ctx, res, c, secrets); err != nil {
 		res.Body.Close()
 		return nil, err
 	}
 	if c.noLength {
 		delete(res.Header, "Content-Length")
-	}
-	if !c.out.Endpoint.PassRedirects {
-		t.rewriter.apply(res.Header, target)
 	}
 	c.result.Status = res.StatusCode
 	res.Request = req
