@@ -197,8 +197,10 @@ type rewriter struct {
 
 // apply rewrites Location, Content-Location and Link in place: same-origin
 // URLs become paths on the gateway, others are dropped. request is the URL
-// that the answer is for; relative references are resolved against it.
-func (rw rewriter) apply(h http.Header, request *url.URL) {
+// that the answer is for; relative references are resolved against it. Links
+// become whole URLs of from's gateway: clients that follow them to the next
+// page, Octokit among them, take a path for one below their base URL.
+func (rw rewriter) apply(h http.Header, request *url.URL, from *http.Request) {
 	for _, name := range [...]string{"Location", "Content-Location"} {
 		if values, ok := h[name]; ok {
 			target, ok := rw.rewrite(values[0], request)
@@ -210,7 +212,7 @@ func (rw rewriter) apply(h http.Header, request *url.URL) {
 		}
 	}
 	if values, ok := h["Link"]; ok {
-		if links := rw.links(values, request); len(links) > 0 {
+		if links := rw.links(values, request, gatewayOrigin(from)); len(links) > 0 {
 			h["Link"] = links
 		} else {
 			delete(h, "Link")
@@ -249,9 +251,10 @@ func (rw rewriter) rewrite(ref string, request *url.URL) (string, bool) {
 	return out, true
 }
 
-// links rewrites the targets of a Link header (RFC 8288). A link whose target
-// leads elsewhere is dropped, the others keep their parameters.
-func (rw rewriter) links(values []string, request *url.URL) []string {
+// links rewrites the targets of a Link header (RFC 8288) to URLs below the
+// gateway's origin. A link whose target leads elsewhere is dropped, the others
+// keep their parameters.
+func (rw rewriter) links(values []string, request *url.URL, gateway string) []string {
 	var out []string
 	for _, value := range values {
 		for _, link := range splitLinks(value) {
@@ -264,7 +267,7 @@ func (rw rewriter) links(values []string, request *url.URL) []string {
 			if !ok {
 				continue
 			}
-			out = append(out, "<"+target+">"+link[end+1:])
+			out = append(out, "<"+gateway+target+">"+link[end+1:])
 		}
 	}
 	if len(out) > 1 {

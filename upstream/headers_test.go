@@ -3,6 +3,7 @@ package upstream
 import (
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -116,6 +117,7 @@ func TestRewriter(t *testing.T) {
 	}
 	request := must("https://api.example.com/v1/things/1?page=1")
 	rw := rewriter{origin: must("https://api.example.com"), base: "/v1", prefix: "/proxy/ex"}
+	from := httptest.NewRequest("GET", "https://vault.example.com/proxy/ex/things/1?page=1", nil)
 	tests := []struct{ in, want string }{
 		{"/v1/things/2", "/proxy/ex/things/2"},
 		{"https://api.example.com/v1/things/2?q=1#f", "/proxy/ex/things/2?q=1#f"},
@@ -136,7 +138,7 @@ func TestRewriter(t *testing.T) {
 	}
 	for _, tt := range tests {
 		h := http.Header{"Location": {tt.in}}
-		rw.apply(h, request)
+		rw.apply(h, request, from)
 		if got := h.Get("Location"); got != tt.want {
 			t.Errorf("Location: %s becomes %q, want %q", tt.in, got, tt.want)
 		}
@@ -145,15 +147,15 @@ func TestRewriter(t *testing.T) {
 	h := http.Header{"Link": {
 		`<https://api.example.com/v1/things?page=2>; rel="next", <https://evil.example/x>; rel="a,b", </v1/things?page=9>; rel="last"; title="a, <b>"`,
 	}}
-	rw.apply(h, request)
-	want := `</proxy/ex/things?page=2>; rel="next", </proxy/ex/things?page=9>; rel="last"; title="a, <b>"`
+	rw.apply(h, request, from)
+	want := `<https://vault.example.com/proxy/ex/things?page=2>; rel="next", <https://vault.example.com/proxy/ex/things?page=9>; rel="last"; title="a, <b>"`
 	if got := strings.Join(h["Link"], "|"); got != want {
 		t.Errorf("Link: %s\nwant  %s", got, want)
 	}
 
 	root := rewriter{origin: must("https://api.example.com")}
 	h = http.Header{"Location": {"https://api.example.com//evil.example/x"}}
-	root.apply(h, request)
+	root.apply(h, request, from)
 	if got := h.Get("Location"); got != "" {
 		t.Errorf("a path that reads as a host passes: %s", got)
 	}

@@ -79,7 +79,7 @@ func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, 
 	}
 	defer s.release()
 
-	c := &call{out: out, result: result, client: w, noLength: out.Method == http.MethodHead && r.Method != http.MethodHead}
+	c := &call{out: out, result: result, client: w, from: r, noLength: out.Method == http.MethodHead && r.Method != http.MethodHead}
 	req := r.WithContext(context.WithValue(r.Context(), callKey{}, c))
 	// What the proxy sees, and may log, is the request as it goes out, less
 	// the secret. RoundTrip takes the client's headers from out.

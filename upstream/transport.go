@@ -154,6 +154,7 @@ type call struct {
 	out    *vault.Outbound
 	result *vault.Result
 	client http.ResponseWriter
+	from   *http.Request // as it came from the client
 
 	// noLength says that the length in the upstream's header is not that of
 	// the answer: it asks with HEAD on behalf of a client that did not.
@@ -238,7 +239,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		delete(res.Header, name)
 	}
 	if !c.out.Endpoint.PassRedirects {
-		t.rewriter.apply(res.Header, target) // before the secret, which may be in the URL, is taken out
+		t.rewriter.apply(res.Header, target, c.from) // before the secret, which may be in the URL, is taken out
 	}
 	if err := t.answer(ctx, res, c, secrets); err != nil {
 		res.Body.Close()
