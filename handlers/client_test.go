@@ -152,3 +152,33 @@ func TestPrintable(t *testing.T) {
 		}
 	}
 }
+
+func TestProblemType(t *testing.T) {
+	const usual, plain = "application/problem+json", "application/json"
+	for _, tt := range []struct {
+		path   string
+		accept []string
+		want   string
+	}{
+		{"/proxy/x/y", nil, usual},
+		{"/proxy/x/y", []string{""}, usual},
+		{"/proxy/x/y", []string{"*/*"}, usual},
+		{"/proxy/x/y", []string{"application/json, text/plain, */*"}, usual},
+		{"/proxy/x/y", []string{"application/json", "application/*;q=0.1"}, usual},
+		{"/proxy/x/y", []string{"text/html"}, usual},
+		{"/proxy/x/y", []string{"text/event-stream"}, usual},
+		{"/proxy/x/y", []string{"application/problem+json, application/json"}, usual},
+		{"/proxy/x/y", []string{"application/json"}, plain},
+		{"/proxy/x/y", []string{"Application/JSON;q=0.9 , text/plain"}, plain},
+		{"/proxy/x/y", []string{"application/vnd.github.v3+json"}, plain},
+		{"/vault.call", []string{"application/json"}, usual},
+	} {
+		rq := &request{Request: httptest.NewRequest(http.MethodGet, tt.path, nil)}
+		if tt.accept != nil {
+			rq.Header["Accept"] = tt.accept
+		}
+		if got := rq.problemType(); got != tt.want {
+			t.Errorf("%s %q: %s", tt.path, tt.accept, got)
+		}
+	}
+}

@@ -54,7 +54,7 @@ func (rq *request) refuse(r *refusal.Refusal) {
 	}
 
 	h := rq.w.Header()
-	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Type", rq.problemType())
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Vault-Error", code)
@@ -84,6 +84,31 @@ func (rq *request) refuse(r *refusal.Refusal) {
 	if rq.Method != http.MethodHead {
 		_, _ = rq.w.Write(body)
 	}
+}
+
+// problemType is the media type of a refusal. A service's own library that
+// accepts JSON, but not this kind of it, would not look into a refusal of any
+// other type: Octokit calls it an unknown error.
+func (rq *request) problemType() string {
+	const usual = "application/problem+json"
+	if !strings.HasPrefix(rq.URL.Path, proxyPrefix) {
+		return usual
+	}
+	takesJSON := false
+	for _, list := range rq.Header["Accept"] {
+		for media := range strings.SplitSeq(strings.ToLower(list), ",") {
+			media, _, _ = strings.Cut(media, ";")
+			switch media = strings.TrimSpace(media); media {
+			case usual, "application/*", "*/*":
+				return usual
+			}
+			takesJSON = takesJSON || strings.HasSuffix(media, "/json") || strings.HasSuffix(media, "+json")
+		}
+	}
+	if takesJSON {
+		return "application/json"
+	}
+	return usual
 }
 
 // title is the code in words: what RFC 9457 asks to be the same for every
