@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -48,6 +49,7 @@ func (u *upstream) serve(w http.ResponseWriter, r *http.Request) {
 	u.seen = append(u.seen, seenRequest{r.Method, r.RequestURI, r.Host, r.Header.Clone(), string(body)})
 	u.mu.Unlock()
 	if h != nil {
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		h(w, r)
 		return
 	}

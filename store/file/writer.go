@@ -26,10 +26,9 @@ type op struct {
 	ifRev   store.Rev
 	expires time.Time
 
-	folder *folder  // opScan: of names and dir
-	names  []string // opScan: files
+	names  []string // opScan: services
 	sealed bool     // opScan: secrets.enc
-	dir    *fsx.Dir // opScan: the new directory
+	dir    *fsx.Dir // opScan: the new directory of services
 
 	ctx  context.Context
 	done chan result // buffered
@@ -139,19 +138,19 @@ func (s *Store) commit(o *op) {
 	switch c := store.Collection(o.key); {
 	case o.kind == opScan:
 		if o.dir != nil {
-			old := o.folder.dir
-			s.locked(func() { o.folder.dir = o.dir })
+			old := s.services.dir
+			s.locked(func() { s.services.dir = o.dir })
 			_ = old.Close()
 		}
 		for _, name := range o.names {
-			s.takeItem(o.folder, name, true)
+			s.takeService(name, true)
 		}
 		if o.sealed {
 			s.takeSealed(true)
 		}
 		o.finish(0, nil)
-	case c == store.Services || c == store.Agents:
-		o.finish(s.commitItem(s.folder(c), o))
+	case c == store.Services:
+		o.finish(s.commitService(o))
 	case c == store.Secrets || c == store.Keysets:
 		o.finish(s.commitSealed(o))
 	default:
