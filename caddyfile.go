@@ -51,6 +51,11 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //			identity <placeholder>
 //			trust    loopback|none|all
 //		}
+//		audit {
+//			durability   sync|async
+//			segment_size <size>
+//			on_full      refuse
+//		}
 //	}
 //
 // Every setting is optional.
@@ -97,6 +102,9 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "agents":
 			a.Agents = new(Agents)
 			err = a.Agents.unmarshalCaddyfile(d)
+		case "audit":
+			a.Audit = new(Audit)
+			err = a.Audit.unmarshalCaddyfile(d)
 		default:
 			err = d.Errf("unknown setting %q of vault", setting)
 		}

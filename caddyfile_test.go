@@ -40,6 +40,11 @@ func TestCaddyfileAdapts(t *testing.T) {
 				identity {http.auth.user.id}
 				trust none
 			}
+			audit {
+				durability async
+				segment_size 1MiB
+				on_full refuse
+			}
 		}
 	}
 	:8787 {
@@ -57,7 +62,7 @@ func TestCaddyfileAdapts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"admin_token":"{env.A}","agents":{"identity":"{http.auth.user.id}","trust":"none"},` +
-		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","data_dir":"./data",` +
+		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","audit":{"durability":"async","on_full":"refuse","segment_size":1048576},"data_dir":"./data",` +
 		`"encryption_key":"{file./run/secrets/k}","issuer":"i","revocations_keep":86400000000000,"services_dir":"./services",` +
 		`"signing_key":"{env.K}","templates_dir":"./templates","token_ttl":300000000000,"token_ttl_max":600000000000}`
 	if string(got) != want {
@@ -100,6 +105,14 @@ func TestCaddyfileRefuses(t *testing.T) {
 		{"another placeholder", app("signing_key {http.request.header.K}"), "must be a reference"},
 		{"unknown trust", app("agents {\ntrust some\n}"), `not "some"`},
 		{"unknown agents setting", app("agents {\nkeys\n}"), `unknown setting "keys" of agents`},
+		{"unknown durability", app("audit {\ndurability maybe\n}"), `not "maybe"`},
+		{"unknown audit setting", app("audit {\nsegments 3\n}"), `unknown setting "segments" of audit`},
+		{"no size", app("audit {\nsegment_size big\n}"), `"big" is not a size`},
+		{"negative size", app("audit {\nsegment_size -1MiB\n}"), `"-1MiB" is not a size`},
+		{"tiny segments", app("audit {\nsegment_size 1kB\n}"), "not between 4KiB and 64GiB"},
+		{"audit setting twice", app("audit {\ndurability sync\ndurability async\n}"), "durability is given twice"},
+		{"argument of audit", app("audit sync"), "wrong argument count"},
+		{"unknown on_full", app("audit {\non_full drop\n}"), `not "drop"`},
 		{"no hosts", app("allowed_hosts"), "wrong argument count"},
 		{"unknown routes", ":80 {\nvault agents\n}", `unknown group of routes "agents"`},
 		{"block of the directive", ":80 {\nvault {\nadmin\n}\n}", "unexpected block"},

@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/caddyvault/caddyvault/audit"
 	"github.com/caddyvault/caddyvault/vault"
 )
 
@@ -30,12 +32,19 @@ type engine struct {
 	mu       sync.Mutex
 	state    *vault.State
 	settings engineSettings
+
+	// audits are the settings of the audit log of the configurations that
+	// have opened the state, the newest last, whose hold. A configuration
+	// that does not come up takes its own away again.
+	audits []*audit.Options
 }
 
 // engineSettings is what a state is opened with.
 type engineSettings struct {
 	servicesDir   string
 	encryptionKey string
+
+	audit *audit.Options // may change in a reload
 }
 
 // digest is for comparing settings without keeping the key.
@@ -115,10 +124,14 @@ func (e *engine) open(s engineSettings, logger *zap.Logger) (*vault.State, error
 		}
 		return e.state, nil
 	}
+	if s.audit == nil {
+		s.audit = new(audit.Options)
+	}
 	st, err := vault.OpenState(context.Background(), vault.StateOptions{
 		DataDir:       e.dir,
 		ServicesDir:   s.servicesDir,
 		EncryptionKey: s.encryptionKey,
+		Audit:         *s.audit,
 		Logger:        logger,
 		Now:           time.Now,
 	})
@@ -126,5 +139,31 @@ func (e *engine) open(s engineSettings, logger *zap.Logger) (*vault.State, error
 		return nil, err
 	}
 	e.state, e.settings = st, s
+	e.audits = append(e.audits, s.audit)
 	return st, nil
+}
+
+// useAudit makes the settings of a configuration that starts those of the
+// open log.
+func (e *engine) useAudit(o *audit.Options) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !slices.Contains(e.audits, o) {
+		e.audits = append(e.audits, o)
+		e.state.Audit().Reconfigure(*o)
+	}
+}
+
+// dropAudit takes the settings of a configuration away that is going.
+func (e *engine) dropAudit(o *audit.Options) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	i := slices.Index(e.audits, o)
+	if i < 0 {
+		return
+	}
+	e.audits = slices.Delete(e.audits, i, i+1)
+	if n := len(e.audits); i == n && n > 0 {
+		e.state.Audit().Reconfigure(*e.audits[n-1])
+	}
 }

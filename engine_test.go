@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddyvault/caddyvault/audit"
 	"github.com/caddyvault/caddyvault/vault"
 )
 
@@ -111,4 +112,29 @@ func TestEngineComesBackWhileItCloses(t *testing.T) {
 	if n := len(engines.m); n != 0 {
 		t.Errorf("%d engines are left", n)
 	}
+}
+
+// TestEngineAuditSettings has the settings of the newest configuration hold,
+// and those of the one before again if that one goes.
+func TestEngineAuditSettings(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	e := acquireEngine(dir)
+	defer e.release()
+	first, second := &audit.Options{SegmentSize: 5 << 20}, &audit.Options{SegmentSize: 6 << 20}
+	st := openTestEngine(t, e, engineSettings{servicesDir: filepath.Join(dir, "a"), audit: first})
+	expect := func(want *audit.Options) {
+		t.Helper()
+		if got := st.Audit().Settings().SegmentSize; got != want.SegmentSize {
+			t.Fatalf("segment size %d, want %d", got, want.SegmentSize)
+		}
+	}
+	e.useAudit(first)
+	expect(first)
+	e.useAudit(second)
+	expect(second)
+	e.dropAudit(second) // it did not come up
+	expect(first)
+	e.useAudit(second)
+	e.dropAudit(first) // a reload
+	expect(second)
 }

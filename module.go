@@ -98,6 +98,10 @@ type App struct {
 	// 30 days.
 	RevocationsKeep caddy.Duration `json:"revocations_keep,omitempty"`
 
+	// How the audit log is kept. Default: on disk before a call goes on, in
+	// segments of 64 MiB.
+	Audit *Audit `json:"audit,omitempty"`
+
 	// Private address ranges (CIDR) that services may be on. Without, only a
 	// service whose base URL itself names a private or loopback address is
 	// reached there. Default: none.
@@ -165,6 +169,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 	}
 	if a.proxy, err = upstream.New(ctx, allowed); err != nil {
+		return err
+	}
+	if a.settings.audit, err = a.Audit.options(); err != nil {
 		return err
 	}
 	a.vaultConf.Upstream = a.proxy
@@ -262,8 +269,11 @@ func (a *App) setVaultConfig() error {
 // Start opens the vault, so that a configuration whose state cannot be opened
 // does not come up.
 func (a *App) Start() error {
-	_, err := a.open()
-	return err
+	if _, err := a.open(); err != nil {
+		return err
+	}
+	a.engine.useAudit(a.settings.audit)
+	return nil
 }
 
 // Stop does nothing: requests still run, and the next configuration goes on
@@ -284,6 +294,7 @@ func (a *App) Cleanup() error {
 	if a.engine == nil {
 		return nil
 	}
+	a.engine.dropAudit(a.settings.audit)
 	return a.engine.release()
 }
 

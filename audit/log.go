@@ -102,7 +102,8 @@ type Entry struct {
 
 // Log is an open audit log. Its methods may be called concurrently.
 type Log struct {
-	opts  Options
+	opts  Options                 // as opened
+	set   atomic.Pointer[Options] // what of it Reconfigure may change
 	queue queue
 	pool  pool
 	flood flood
@@ -144,6 +145,7 @@ func Open(opts Options) (*Log, error) {
 		closing: make(chan struct{}),
 		done:    make(chan struct{}),
 	}
+	l.set.Store(&opts)
 	l.flood.init(l)
 	w := &writer{l: l, fs: opts.fs, syncDone: make(chan error, 1)}
 	if err := w.open(); err != nil {

@@ -148,7 +148,7 @@ func (w *writer) admit(p *pending, now int64) {
 		}
 		return
 	}
-	if w.durable+int64(len(w.tail)) >= w.l.opts.SegmentSize {
+	if w.durable+int64(len(w.tail)) >= w.l.set.Load().SegmentSize {
 		w.flush()
 		w.rotate()
 	}
@@ -249,7 +249,7 @@ func (w *writer) write() error {
 	}
 	// What nobody waits for goes to disk with the next record that somebody
 	// does, or when it is due.
-	if (w.l.opts.Durability == Async || !w.wait) && len(w.tail) < maxTail {
+	if (w.l.set.Load().Durability == Async || !w.wait) && len(w.tail) < maxTail {
 		if !w.syncing && (w.written >= syncTail || !time.Now().Before(w.due)) {
 			w.startSync()
 		}

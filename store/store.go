@@ -1,5 +1,5 @@
 // Package store is the one interface behind which everything lives that is
-// state: services, secrets (as ciphertexts), keysets, revocations.
+// state: services, agents, secrets (as ciphertexts), keysets, revocations.
 //
 // One machine with files and many machines on a shared engine differ in a
 // driver and in nothing else. A driver promises what the Store interface
@@ -14,10 +14,11 @@ import (
 	"time"
 )
 
-// Prefixes of the keys. What follows the prefix is <name> for services and
-// keysets, <ref> for secrets, and <kind>/<id> for revocations.
+// Prefixes of the keys. What follows the prefix is <name> for services,
+// agents and keysets, <ref> for secrets, and <kind>/<id> for revocations.
 const (
 	Services    = "services/"
+	Agents      = "agents/"
 	Secrets     = "secrets/"
 	Keysets     = "keyset/"
 	Revocations = "revocations/"

@@ -40,6 +40,10 @@ type StateOptions struct {
 	// digits or 32 bytes in base64. Empty means the generated one in DataDir.
 	EncryptionKey string
 
+	// Audit is how the audit log is kept. Its directory, clock, logger and
+	// what is replayed of it are set here.
+	Audit audit.Options
+
 	Logger *zap.Logger
 	Now    func() time.Time
 }
@@ -117,24 +121,21 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		}
 	}
 	st.anchored.secrets = map[string]uint64{}
-	st.audit, err = audit.Open(audit.Options{
-		Dir:    o.DataDir,
-		Now:    o.Now,
-		Logger: o.Logger.Named("audit"),
-		Replay: map[string]func([]byte){
-			"secret.set": func(line []byte) {
-				st.anchored.secrets[gjson.GetBytes(line, "secretRef").Str] = gjson.GetBytes(line, "secretVersion").Uint()
-			},
-			"secret.remove": func(line []byte) {
-				delete(st.anchored.secrets, gjson.GetBytes(line, "secretRef").Str)
-			},
-			"token.revoked": func([]byte) { st.anchored.revoked = true },
-			"token.issued": func(line []byte) {
-				st.anchored.signed = st.anchored.signed || gjson.GetBytes(line, "kid").Str != ""
-			},
+	log := o.Audit
+	log.Dir, log.Now, log.Logger = o.DataDir, o.Now, o.Logger.Named("audit")
+	log.Replay = map[string]func([]byte){
+		"secret.set": func(line []byte) {
+			st.anchored.secrets[gjson.GetBytes(line, "secretRef").Str] = gjson.GetBytes(line, "secretVersion").Uint()
 		},
-	})
-	if err != nil {
+		"secret.remove": func(line []byte) {
+			delete(st.anchored.secrets, gjson.GetBytes(line, "secretRef").Str)
+		},
+		"token.revoked": func([]byte) { st.anchored.revoked = true },
+		"token.issued": func(line []byte) {
+			st.anchored.signed = st.anchored.signed || gjson.GetBytes(line, "kid").Str != ""
+		},
+	}
+	if st.audit, err = audit.Open(log); err != nil {
 		return nil, err
 	}
 	undo = append(undo, st.audit.Close)

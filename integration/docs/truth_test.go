@@ -48,6 +48,11 @@ func TestSettings(t *testing.T) {
 			t.Errorf("docs/configuration.md has no agents.%s", name)
 		}
 	}
+	for _, name := range jsonNames(reflect.TypeFor[caddyvault.Audit]()) {
+		if !strings.Contains(settings, "`audit."+name+"`") {
+			t.Errorf("docs/configuration.md has no audit.%s", name)
+		}
+	}
 }
 
 // TestServiceFields does the same for what a service file may say.

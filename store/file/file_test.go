@@ -103,6 +103,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		"data dir open to others": {func(t *testing.T, o Options) { os.Chmod(o.DataDir, 0o750) }, fsx.ErrInsecure, "chmod 700 "},
 		"services dir writable":   {func(t *testing.T, o Options) { os.Chmod(o.DataDir+"/services", 0o770) }, fsx.ErrInsecure, "chmod go-w "},
+		"agents dir writable":     {func(t *testing.T, o Options) { os.Chmod(o.DataDir+"/agents", 0o770) }, fsx.ErrInsecure, "chmod go-w "},
 		"secrets readable":        {func(t *testing.T, o Options) { os.Chmod(o.DataDir+"/secrets.enc", 0o640) }, fsx.ErrInsecure, "chmod 600 "},
 		"revocations readable":    {func(t *testing.T, o Options) { os.Chmod(o.DataDir+"/revocations.log", 0o604) }, fsx.ErrInsecure, "chmod 600 "},
 		"secrets empty":           {func(t *testing.T, o Options) { os.Truncate(o.DataDir+"/secrets.enc", 0) }, ErrDamaged, "secrets.enc"},
@@ -222,7 +223,7 @@ func TestFlipped(t *testing.T) {
 // TestFaults fails step k of the writes, for k = 1, 2, 3…: an error leaves
 // memory and files as they were, and the store goes on afterwards.
 func TestFaults(t *testing.T) {
-	for _, key := range []string{"services/a", "secrets/a", "revocations/token/a"} {
+	for _, key := range []string{"services/a", "agents/a", "secrets/a", "revocations/token/a"} {
 		for k := 1; ; k++ {
 			o := dirOptions(t)
 			o.PollInterval, o.noNotify = time.Hour, true
@@ -347,6 +348,39 @@ func TestHandEditedServices(t *testing.T) {
 				t.Fatalf("put of a broken service: %v", err)
 			}
 		})
+	}
+}
+
+// TestHandEditedAgents shows that agents are files like services: with names of
+// their own, watched, and not mixed up with a service of the same name.
+func TestHandEditedAgents(t *testing.T) {
+	o := dirOptions(t)
+	o.PollInterval = 50 * time.Millisecond
+	o.ValidateAgent = func(name string, data []byte) error {
+		if bytes.Contains(data, []byte("bad")) {
+			return errors.New("no agent " + name)
+		}
+		return nil
+	}
+	s := mustOpen(t, o)
+	mustPut(t, s, "services/a", `{"bad":1}`)
+	w := mustWatch(t, s, "agents/")
+	path := filepath.Join(o.DataDir, "agents", "%54ony@corp.json")
+	writeFile(t, path, `{"n":1}`, 0o600)
+	if ev := next(t, w); ev.Key != "agents/%54ony@corp" || string(ev.Value) != `{"n":1}` || ev.Err != nil {
+		t.Fatalf("event %s %s %v", ev.Key, ev.Value, ev.Err)
+	}
+	writeFile(t, path, `{"bad":1}`, 0o600)
+	if ev := next(t, w); string(ev.Value) != `{"n":1}` || !strings.Contains(errorText(ev.Err), "no agent %54ony") {
+		t.Fatalf("event %s %v", ev.Value, ev.Err)
+	}
+	for _, name := range []string{"Tony", "to ny", "tony%2f", "-tony", "%5"} {
+		if _, err := s.Put(t.Context(), "agents/"+name, []byte(`{}`), store.AnyRev, time.Time{}); !errors.Is(err, store.ErrInvalid) {
+			t.Errorf("put of %q: %v", name, err)
+		}
+	}
+	if list, err := s.List(t.Context(), store.Services); err != nil || len(list) != 1 {
+		t.Errorf("services: %v, %v", list, err)
 	}
 }
 

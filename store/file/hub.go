@@ -39,7 +39,7 @@ type history struct {
 
 func newHub(rev store.Rev) *hub {
 	h := &hub{last: rev, wake: make(chan struct{}), histories: map[string]*history{}}
-	for _, c := range []string{store.Services, store.Secrets, store.Keysets, store.Revocations} {
+	for _, c := range []string{store.Services, store.Agents, store.Secrets, store.Keysets, store.Revocations} {
 		h.histories[c] = &history{forgotten: rev}
 	}
 	return h

@@ -1,18 +1,20 @@
 // Package file is the store's driver for one machine: documented files in a
-// data directory and a directory of services, that people may read and edit.
+// data directory and directories of services and agents, that people may read
+// and edit.
 //
 // Promises: what store.Store says; one process owns a data directory; a file
 // is replaced whole or not at all; what cannot be read is refused by name and
-// never replaced by something empty; a service file dropped in, changed or
-// deleted is noticed within two seconds, and a broken one leaves the last
+// never replaced by something empty; a service's or agent's file dropped in,
+// changed or deleted is noticed within two seconds, and a broken one leaves the last
 // good version in place. Where an entry lives:
 //
 //	services/<name>        <services_dir>/<name>.json, the bytes as they are
+//	agents/<name>          <agents_dir>/<name>.json, the same
 //	secrets/, keyset/      <data_dir>/secrets.enc, one JSON file
 //	revocations/<kind>/…   <data_dir>/revocations.log, append-only
 //
-// The driver may not know what a value means: whether a service is valid
-// beyond being a JSON object is asked of Options.ValidateService.
+// The driver may not know what a value means: whether a service or an
+// agent is valid beyond being a JSON object is asked of the Options.
 package file
 
 import (
@@ -32,7 +34,7 @@ const (
 	legacyName   = "revocations.json"
 )
 
-// MaxService is the largest service file, in bytes.
+// MaxService is the largest file of a service or an agent, in bytes.
 const MaxService = 1 << 20
 
 // Errors of Open. They are wrapped by an error that names the file.
@@ -64,7 +66,12 @@ type Options struct {
 	// called for one service at a time and must not call the store.
 	ValidateService func(name string, data []byte) error
 
-	// PollInterval is how often service files and secrets.enc are looked at
+	// AgentsDir and ValidateAgent are the same for agents. Default:
+	// <DataDir>/agents.
+	AgentsDir     string
+	ValidateAgent func(name string, data []byte) error
+
+	// PollInterval is how often service files, agent files and secrets.enc are looked at
 	// besides the notices of the operating system. Default: one second.
 	PollInterval time.Duration
 

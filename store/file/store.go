@@ -32,10 +32,10 @@ type Store struct {
 	rev counter // the writer's
 	hub *hub
 
-	mu       sync.RWMutex
-	services *services
-	sealed   *sealed
-	revoked  *revLog
+	mu      sync.RWMutex
+	folders []*folder // fixed
+	sealed  *sealed
+	revoked *revLog
 
 	queue  queue
 	stop   chan struct{}
@@ -60,6 +60,7 @@ func Open(opts Options) (*Store, error) {
 		return nil, errors.New("open store: no data directory given")
 	}
 	opts.ServicesDir = cmp.Or(opts.ServicesDir, filepath.Join(opts.DataDir, "services"))
+	opts.AgentsDir = cmp.Or(opts.AgentsDir, filepath.Join(opts.DataDir, "agents"))
 	opts.PollInterval = cmp.Or(opts.PollInterval, time.Second)
 	if opts.Logger == nil {
 		opts.Logger = zap.NewNop()
@@ -109,11 +110,14 @@ func (s *Store) open() error {
 	if s.rev, err = openCounter(s.dir, max(s.sealed.rev, s.revoked.rev)); err != nil {
 		return err
 	}
-	if s.services, err = openServices(s.opts); err != nil {
-		return err
+	s.folders = []*folder{
+		{collection: store.Services, what: "service", pattern: serviceName, path: s.opts.ServicesDir, validate: s.opts.ValidateService},
+		{collection: store.Agents, what: "agent", pattern: agentName, path: s.opts.AgentsDir, validate: s.opts.ValidateAgent},
 	}
-	if err := s.services.loadAll(&s.rev); err != nil {
-		return err
+	for _, d := range s.folders {
+		if err := d.open(s.opts.fault, &s.rev); err != nil {
+			return err
+		}
 	}
 	// What was before this start is not known as changes.
 	s.hub = newHub(s.rev.last)
@@ -148,9 +152,9 @@ func (s *Store) Get(ctx context.Context, key string) (store.Entry, error) {
 // lookup returns the entry at key, expired or not. Under mu, or by the
 // writer.
 func (s *Store) lookup(key string) (store.Entry, bool, error) {
-	switch store.Collection(key) {
-	case store.Services:
-		e, ok := s.services.get(key)
+	switch c := store.Collection(key); c {
+	case store.Services, store.Agents:
+		e, ok := s.folder(c).get(key)
 		return e, ok, nil
 	case store.Secrets, store.Keysets:
 		e, ok := s.sealed.entries[key]
@@ -161,6 +165,16 @@ func (s *Store) lookup(key string) (store.Entry, bool, error) {
 	default:
 		return store.Entry{}, false, nil
 	}
+}
+
+// folder returns the folder of a collection.
+func (s *Store) folder(collection string) *folder {
+	for _, d := range s.folders {
+		if d.collection == collection {
+			return d
+		}
+	}
+	return nil
 }
 
 // List implements store.Store.
@@ -194,8 +208,10 @@ func (s *Store) Range(ctx context.Context, prefix string, f func(store.Entry) bo
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if overlaps(prefix, store.Services) {
-		s.services.each(visit)
+	for _, d := range s.folders {
+		if more && overlaps(prefix, d.collection) {
+			d.each(visit)
+		}
 	}
 	if more && (overlaps(prefix, store.Secrets) || overlaps(prefix, store.Keysets)) {
 		for _, e := range s.sealed.entries {
@@ -251,11 +267,12 @@ func (s *Store) check(key string, value []byte, expires time.Time) error {
 		return fmt.Errorf("value larger than %d bytes: %w", store.MaxValue, store.ErrInvalid)
 	}
 	switch c {
-	case store.Services:
+	case store.Services, store.Agents:
+		d := s.folder(c)
 		if !expires.IsZero() {
-			return fmt.Errorf("a service file cannot expire: %w", store.ErrInvalid)
+			return fmt.Errorf("the file of %s cannot expire: %w", d.what, store.ErrInvalid)
 		}
-		if err := s.services.check(strings.TrimPrefix(key, c), value); err != nil {
+		if err := d.check(strings.TrimPrefix(key, c), value); err != nil {
 			return fmt.Errorf("%w: %w", store.ErrInvalid, err)
 		}
 	case store.Revocations:
@@ -305,8 +322,10 @@ func (s *Store) release() {
 	if s.revoked != nil {
 		s.revoked.close()
 	}
-	if s.services != nil {
-		_ = s.services.dir.Close()
+	for _, d := range s.folders {
+		if d.dir != nil {
+			_ = d.dir.Close()
+		}
 	}
 	if s.lock != nil {
 		_ = s.lock.Close()

@@ -2,6 +2,7 @@ package file
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -35,7 +36,9 @@ func (s *Store) watchFiles() {
 		if notify, err = fsnotify.NewWatcher(); err == nil {
 			defer notify.Close()
 			events, errs = notify.Events, notify.Errors
-			err = notify.Add(s.opts.ServicesDir)
+			for _, d := range s.folders {
+				err = errors.Join(err, notify.Add(d.path))
+			}
 		}
 		if err != nil {
 			s.log.Warn("no notices of file changes; looking every so often", zap.Error(err))
@@ -73,7 +76,7 @@ func (s *Store) watchFiles() {
 		waiting, err := s.scan(ctx, notify)
 		if text := errorText(err); text != lastErr && ctx.Err() == nil {
 			if lastErr = text; err != nil {
-				s.log.Error("services cannot be read; the last good ones stay in use", zap.Error(err))
+				s.log.Error("files of services or agents cannot be read; the last good ones stay in use", zap.Error(err))
 			}
 		}
 		// A look at very many files may not become all there is to do.
@@ -89,11 +92,6 @@ func (s *Store) watchFiles() {
 // scan looks for changed files and has the writer take them in. It reports
 // whether one waits to settle.
 func (s *Store) scan(ctx context.Context, notify *fsnotify.Watcher) (waiting bool, err error) {
-	if s.services.replaced() {
-		if err := s.reopenServices(ctx, notify); err != nil {
-			return false, err
-		}
-	}
 	o := &op{kind: opScan}
 	if fp, err := s.sealed.look(); err == nil {
 		s.mu.RLock()
@@ -101,55 +99,74 @@ func (s *Store) scan(ctx context.Context, notify *fsnotify.Watcher) (waiting boo
 		s.mu.RUnlock()
 		waiting = o.sealed
 	}
-	err = s.services.safe()
-	if err == nil {
-		var names []string
-		if names, err = s.services.names(); err == nil {
-			s.mu.RLock()
-			o.names = s.services.changed(names)
-			s.mu.RUnlock()
-		}
+	for _, d := range s.folders {
+		w, ferr := s.scanFolder(ctx, d, notify)
+		waiting, err = waiting || w, errors.Join(err, ferr)
 	}
-	if len(o.names) == 0 && !o.sealed {
-		return false, err
-	}
-	if _, serr := s.submit(ctx, o); serr != nil {
-		return false, serr
-	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, name := range o.names {
-		if v := s.services.byName[name]; v != nil && !v.badAt.IsZero() {
-			waiting = true
+	if o.sealed {
+		if _, serr := s.submit(ctx, o); serr != nil {
+			return false, serr
 		}
 	}
 	return waiting, err
 }
 
-// reopenServices follows the path to a directory that was put in the place
-// of the one before.
-func (s *Store) reopenServices(ctx context.Context, notify *fsnotify.Watcher) error {
-	dir, err := fsx.OpenDir(s.opts.ServicesDir)
+func (s *Store) scanFolder(ctx context.Context, d *folder, notify *fsnotify.Watcher) (waiting bool, err error) {
+	if d.replaced() {
+		if err := s.reopenFolder(ctx, d, notify); err != nil {
+			return false, err
+		}
+	}
+	if err := d.safe(); err != nil {
+		return false, err
+	}
+	names, err := d.names()
+	if err != nil {
+		return false, err
+	}
+	s.mu.RLock()
+	o := &op{kind: opScan, folder: d, names: d.changed(names)}
+	s.mu.RUnlock()
+	if len(o.names) == 0 {
+		return false, nil
+	}
+	if _, err := s.submit(ctx, o); err != nil {
+		return false, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, name := range o.names {
+		if v := d.byName[name]; v != nil && !v.badAt.IsZero() {
+			waiting = true
+		}
+	}
+	return waiting, nil
+}
+
+// reopenFolder follows the path to a directory that was put in the place of
+// the one before.
+func (s *Store) reopenFolder(ctx context.Context, d *folder, notify *fsnotify.Watcher) error {
+	dir, err := fsx.OpenDir(d.path)
 	if err != nil {
 		return err
 	}
 	dir.SetFault(s.opts.fault)
 	if notify != nil {
-		_ = notify.Remove(s.opts.ServicesDir)
-		if err := notify.Add(s.opts.ServicesDir); err != nil {
+		_ = notify.Remove(d.path)
+		if err := notify.Add(d.path); err != nil {
 			s.log.Warn("no notices of file changes; looking every so often", zap.Error(err))
 		}
 	}
 	fi, err := dir.Root().Stat(".")
 	if err == nil {
-		err = fsx.CheckUnwritable(s.opts.ServicesDir, fi)
+		err = fsx.CheckUnwritable(d.path, fi)
 	}
 	if err != nil {
 		_ = dir.Close()
-		return fmt.Errorf("services: %w", err)
+		return fmt.Errorf("%ss: %w", d.what, err)
 	}
 	// The writer must not be in the middle of a write to the old one.
-	_, err = s.submit(ctx, &op{kind: opScan, dir: dir})
+	_, err = s.submit(ctx, &op{kind: opScan, folder: d, dir: dir})
 	if err != nil {
 		_ = dir.Close()
 	}

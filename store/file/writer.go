@@ -26,9 +26,10 @@ type op struct {
 	ifRev   store.Rev
 	expires time.Time
 
-	names  []string // opScan: services
+	folder *folder  // opScan: of names and dir
+	names  []string // opScan: files
 	sealed bool     // opScan: secrets.enc
-	dir    *fsx.Dir // opScan: the new directory of services
+	dir    *fsx.Dir // opScan: the new directory
 
 	ctx  context.Context
 	done chan result // buffered
@@ -138,19 +139,19 @@ func (s *Store) commit(o *op) {
 	switch c := store.Collection(o.key); {
 	case o.kind == opScan:
 		if o.dir != nil {
-			old := s.services.dir
-			s.locked(func() { s.services.dir = o.dir })
+			old := o.folder.dir
+			s.locked(func() { o.folder.dir = o.dir })
 			_ = old.Close()
 		}
 		for _, name := range o.names {
-			s.takeService(name, true)
+			s.takeItem(o.folder, name, true)
 		}
 		if o.sealed {
 			s.takeSealed(true)
 		}
 		o.finish(0, nil)
-	case c == store.Services:
-		o.finish(s.commitService(o))
+	case c == store.Services || c == store.Agents:
+		o.finish(s.commitItem(s.folder(c), o))
 	case c == store.Secrets || c == store.Keysets:
 		o.finish(s.commitSealed(o))
 	default:

@@ -15,7 +15,7 @@ import (
 )
 
 // keys are one of each collection, so that each is held to the same.
-var keys = []string{"services/a", "secrets/a", "keyset/a", "revocations/token/a"}
+var keys = []string{"services/a", "agents/a", "secrets/a", "keyset/a", "revocations/token/a"}
 
 // Run runs the suite. open returns a fresh, empty store each time it is
 // called; the suite closes it.
@@ -108,12 +108,13 @@ func testCAS(t *testing.T, st store.Store) {
 }
 
 func testList(t *testing.T, st store.Store) {
-	for _, key := range []string{"services/b", "services/a", "services/ab", "secrets/x", "keyset/x", "revocations/task/1", "revocations/agent/a b%/\n"} {
+	for _, key := range []string{"services/b", "services/a", "services/ab", "agents/b", "secrets/x", "keyset/x", "revocations/task/1", "revocations/agent/a b%/\n"} {
 		put(t, st, key, `{}`, 0)
 	}
 	for prefix, want := range map[string][]string{
 		"services/":        {"services/a", "services/ab", "services/b"},
 		"services/a":       {"services/a", "services/ab"},
+		"agents/":          {"agents/b"},
 		"s":                {"secrets/x", "services/a", "services/ab", "services/b"},
 		"revocations/":     {"revocations/agent/a b%/\n", "revocations/task/1"},
 		"revocations/task": {"revocations/task/1"},
@@ -263,7 +264,7 @@ func testBarrier(t *testing.T, st store.Store) {
 // testConcurrency counts to n by compare-and-swap from many sides: a lost
 // update would show in the sum, a lost event in the watch.
 func testConcurrency(t *testing.T, st store.Store) {
-	const workers, each = 8, 8
+	const workers, each = 10, 8 // workers: a multiple of the keys
 	ctx := t.Context()
 	from, _ := st.Barrier(ctx)
 	w, err := st.Watch(ctx, "", from)

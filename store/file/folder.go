@@ -23,21 +23,33 @@ import (
 // move in.
 const settle = 250 * time.Millisecond
 
-// serviceSuffix ends the name of every service file.
-const serviceSuffix = ".json"
+// itemSuffix ends the name of every file of a folder.
+const itemSuffix = ".json"
 
-var serviceName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+// What the files of a folder may be called, less the suffix. An agent's id
+// may have characters that a file's name cannot: they are percent-encoded, and
+// upper case is among them, because some file systems do not tell it from
+// lower case.
+var (
+	serviceName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+	agentName   = regexp.MustCompile(`^(?:[a-z0-9]|%[0-9A-F]{2})(?:[a-z0-9._@-]|%[0-9A-F]{2}){0,239}$`)
+)
 
-// services is the directory of services. The writer changes it; others read
-// under Store.mu.
-type services struct {
+// folder is a directory with one JSON file an entry: the services, the agents.
+// The writer changes it; others read under Store.mu.
+type folder struct {
+	collection string // store.Services
+	what       string // "service"
+	pattern    *regexp.Regexp
+	path       string
+
 	dir      *fsx.Dir
 	validate func(name string, data []byte) error
-	byName   map[string]*service
+	byName   map[string]*item
 }
 
-// service is one file. It is replaced, not changed.
-type service struct {
+// item is one file. It is replaced, not changed.
+type item struct {
 	rev   store.Rev
 	value []byte // last good
 	err   error  // why the file there now is not it
@@ -48,26 +60,26 @@ type service struct {
 	badAt time.Time
 }
 
-func openServices(opts Options) (*services, error) {
-	if err := fsx.MakeDir(opts.ServicesDir); err != nil {
-		return nil, err
+// open makes the directory if it is missing, and reads every file.
+func (s *folder) open(fault fsx.Fault, rev *counter) error {
+	if err := fsx.MakeDir(s.path); err != nil {
+		return err
 	}
-	dir, err := fsx.OpenDir(opts.ServicesDir)
-	if err != nil {
-		return nil, err
+	var err error
+	if s.dir, err = fsx.OpenDir(s.path); err != nil {
+		return err
 	}
-	dir.SetFault(opts.fault)
-	s := &services{dir: dir, validate: opts.ValidateService, byName: map[string]*service{}}
-	if err := dir.RemoveTemps(); err != nil {
-		_ = dir.Close()
-		return nil, err
+	s.dir.SetFault(fault)
+	s.byName = map[string]*item{}
+	if err := s.dir.RemoveTemps(); err != nil {
+		return err
 	}
-	return s, nil
+	return s.loadAll(rev)
 }
 
 // loadAll reads every file at the start, when broken ones are believed at
 // once.
-func (s *services) loadAll(rev *counter) error {
+func (s *folder) loadAll(rev *counter) error {
 	names, err := s.names()
 	if err != nil {
 		return err
@@ -77,7 +89,7 @@ func (s *services) loadAll(rev *counter) error {
 		if fp.gone {
 			continue
 		}
-		v := &service{seen: fp, err: err}
+		v := &item{seen: fp, err: err}
 		if err == nil {
 			v.value = data
 		}
@@ -89,9 +101,9 @@ func (s *services) loadAll(rev *counter) error {
 	return nil
 }
 
-// names returns the names of the services there are files for, sorted. A
-// name may be one that no service can have.
-func (s *services) names() ([]string, error) {
+// names returns the names there are files for, sorted. A name may be one that
+// no entry can have.
+func (s *folder) names() ([]string, error) {
 	f, err := s.dir.Root().Open(".")
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", s.dir.Path(), err)
@@ -103,7 +115,7 @@ func (s *services) names() ([]string, error) {
 	}
 	var names []string
 	for _, file := range all {
-		if name, ok := strings.CutSuffix(file, serviceSuffix); ok && !strings.HasPrefix(file, ".") && name != "" {
+		if name, ok := strings.CutSuffix(file, itemSuffix); ok && !strings.HasPrefix(file, ".") && name != "" {
 			names = append(names, name)
 		}
 	}
@@ -112,8 +124,8 @@ func (s *services) names() ([]string, error) {
 }
 
 // look returns the fingerprint of the file of name.
-func (s *services) look(name string) fingerprint {
-	fi, err := s.dir.Root().Lstat(name + serviceSuffix)
+func (s *folder) look(name string) fingerprint {
+	fi, err := s.dir.Root().Lstat(name + itemSuffix)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fingerprint{gone: true}
 	}
@@ -124,15 +136,15 @@ func (s *services) look(name string) fingerprint {
 }
 
 // read reads the file of name. An error says why it is broken.
-func (s *services) read(name string) (fingerprint, []byte, error) {
+func (s *folder) read(name string) (fingerprint, []byte, error) {
 	fp := s.look(name)
 	if fp.gone {
 		return fp, nil, fs.ErrNotExist
 	}
-	if !serviceName.MatchString(name) {
-		return fp, nil, fmt.Errorf("%q cannot be the name of a service (%s)", name, serviceName)
+	if err := s.checkName(name); err != nil {
+		return fp, nil, err
 	}
-	data, fi, err := s.dir.ReadRegular(name+serviceSuffix, MaxService)
+	data, fi, err := s.dir.ReadRegular(name+itemSuffix, MaxService)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fingerprint{gone: true}, nil, fs.ErrNotExist
 	}
@@ -146,10 +158,21 @@ func (s *services) read(name string) (fingerprint, []byte, error) {
 	return fp, data, err
 }
 
-// check decides whether data can be the service name.
-func (s *services) check(name string, data []byte) error {
-	if !serviceName.MatchString(name) {
-		return fmt.Errorf("%q cannot be the name of a service (%s)", name, serviceName)
+func (s *folder) checkName(name string) error {
+	if s.pattern.MatchString(name) {
+		return nil
+	}
+	article := "a"
+	if strings.ContainsRune("aeiou", rune(s.what[0])) {
+		article = "an"
+	}
+	return fmt.Errorf("%q cannot be the name of %s %s (%s)", name, article, s.what, s.pattern)
+}
+
+// check decides whether data can be the file of name.
+func (s *folder) check(name string, data []byte) error {
+	if err := s.checkName(name); err != nil {
+		return err
 	}
 	var v jsontext.Value
 	if len(data) > MaxService {
@@ -167,22 +190,22 @@ func (s *services) check(name string, data []byte) error {
 	return nil
 }
 
-func (v *service) entry(name string) store.Entry {
-	return store.Entry{Key: store.Services + name, Value: slices.Clone(v.value), Rev: v.rev, Err: v.err}
+func (s *folder) entry(name string, v *item) store.Entry {
+	return store.Entry{Key: s.collection + name, Value: slices.Clone(v.value), Rev: v.rev, Err: v.err}
 }
 
-func (s *services) get(key string) (store.Entry, bool) {
-	name := strings.TrimPrefix(key, store.Services)
+func (s *folder) get(key string) (store.Entry, bool) {
+	name := strings.TrimPrefix(key, s.collection)
 	v, ok := s.byName[name]
 	if !ok || v.rev == 0 {
 		return store.Entry{}, false
 	}
-	return v.entry(name), true
+	return s.entry(name, v), true
 }
 
-func (s *services) each(f func(store.Entry) bool) {
+func (s *folder) each(f func(store.Entry) bool) {
 	for name, v := range s.byName {
-		if v.rev != 0 && !f(v.entry(name)) {
+		if v.rev != 0 && !f(s.entry(name, v)) {
 			return
 		}
 	}
@@ -190,7 +213,7 @@ func (s *services) each(f func(store.Entry) bool) {
 
 // changed returns those names, and those known, whose files must be looked
 // at again. Under Store.mu.
-func (s *services) changed(names []string) (todo []string) {
+func (s *folder) changed(names []string) (todo []string) {
 	there := make(map[string]bool, len(names))
 	for _, name := range names {
 		there[name] = true
@@ -206,18 +229,17 @@ func (s *services) changed(names []string) (todo []string) {
 	return todo
 }
 
-// takeService takes in what somebody else did to the file of name: one event
-// for each change of what is served or reported. With settled, bad news is
-// only believed after a while.
-func (s *Store) takeService(name string, settled bool) {
-	d := s.services
+// takeItem takes in what somebody else did to the file of name: one event for
+// each change of what is in use or reported. With settled, bad news is only
+// believed after a while.
+func (s *Store) takeItem(d *folder, name string, settled bool) {
 	cur := d.byName[name]
 	fp, data, err := d.read(name)
 	if cur == nil {
 		if fp.gone {
 			return
 		}
-		cur = &service{}
+		cur = &item{}
 	}
 	next := *cur
 	if err != nil {
@@ -230,7 +252,7 @@ func (s *Store) takeService(name string, settled bool) {
 		}
 	}
 	next.seen, next.bad, next.badAt = fp, fingerprint{}, time.Time{}
-	key := store.Services + name
+	key := d.collection + name
 	if fp.gone && cur.rev == 0 {
 		s.locked(func() { delete(d.byName, name) })
 		return
@@ -241,11 +263,11 @@ func (s *Store) takeService(name string, settled bool) {
 	}
 	rev, rerr := s.rev.next()
 	if rerr != nil {
-		s.log.Error("a change of a service file was not taken in", zap.String("service", name), zap.Error(rerr))
+		s.log.Error("a change of a file was not taken in", zap.String(d.what, name), zap.Error(rerr))
 		return
 	}
 	if fp.gone {
-		s.log.Info("service file is gone", zap.String("service", name))
+		s.log.Info(d.what+" file is gone", zap.String(d.what, name))
 		s.apply(func() { delete(d.byName, name) },
 			store.Event{Type: store.Delete, Entry: store.Entry{Key: key, Rev: rev}})
 		return
@@ -253,12 +275,12 @@ func (s *Store) takeService(name string, settled bool) {
 	next.rev, next.err = rev, err
 	if err == nil {
 		next.value = data
-		s.log.Info("service file changed", zap.String("service", name))
+		s.log.Info(d.what+" file changed", zap.String(d.what, name))
 	} else {
-		s.log.Error("service file is broken; the last good version stays in use",
-			zap.String("service", name), zap.Bool("lastGood", next.value != nil), zap.Error(err))
+		s.log.Error(d.what+" file is broken; the last good version stays in use",
+			zap.String(d.what, name), zap.Bool("lastGood", next.value != nil), zap.Error(err))
 	}
-	s.apply(func() { d.byName[name] = &next }, store.Event{Type: store.Put, Entry: next.entry(name)})
+	s.apply(func() { d.byName[name] = &next }, store.Event{Type: store.Put, Entry: d.entry(name, &next)})
 }
 
 func errorText(err error) string {
@@ -268,14 +290,13 @@ func errorText(err error) string {
 	return err.Error()
 }
 
-// commitService does a Put or Delete of a service.
-func (s *Store) commitService(o *op) (store.Rev, error) {
-	d := s.services
-	name := strings.TrimPrefix(o.key, store.Services)
+// commitItem does a Put or Delete of a file in d.
+func (s *Store) commitItem(d *folder, o *op) (store.Rev, error) {
+	name := strings.TrimPrefix(o.key, d.collection)
 	if v := d.byName[name]; o.kind == opPut || v != nil {
 		// A hand edit not noticed yet comes first, so that it is not lost.
 		if v == nil || d.look(name) != v.seen {
-			s.takeService(name, false)
+			s.takeItem(d, name, false)
 		}
 	}
 	cur, ok := d.get(o.key)
@@ -290,23 +311,23 @@ func (s *Store) commitService(o *op) (store.Rev, error) {
 		return 0, err
 	}
 	if o.kind == opDelete {
-		if err := d.dir.Remove(name + serviceSuffix); err != nil {
+		if err := d.dir.Remove(name + itemSuffix); err != nil {
 			return 0, err
 		}
 		s.apply(func() { delete(d.byName, name) }, o.event(rev))
 		return rev, nil
 	}
-	if err := d.dir.WriteAtomic(name+serviceSuffix, o.value, 0o600); err != nil {
+	if err := d.dir.WriteAtomic(name+itemSuffix, o.value, 0o600); err != nil {
 		return 0, err
 	}
 	// Without a fingerprint the file is read once more at the next look,
 	// which finds the same bytes: no second event.
-	s.apply(func() { d.byName[name] = &service{rev: rev, value: o.value} }, o.event(rev))
+	s.apply(func() { d.byName[name] = &item{rev: rev, value: o.value} }, o.event(rev))
 	return rev, nil
 }
 
 // safe refuses the directory while others can write it.
-func (s *services) safe() error {
+func (s *folder) safe() error {
 	fi, err := s.dir.Root().Stat(".")
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.dir.Path(), err)
@@ -316,7 +337,7 @@ func (s *services) safe() error {
 
 // replaced reports whether the path now leads to another directory than the
 // one that is open.
-func (s *services) replaced() bool {
+func (s *folder) replaced() bool {
 	now, err := os.Stat(s.dir.Path())
 	if err != nil {
 		return false // gone for now; what was read stays

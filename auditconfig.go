@@ -1,0 +1,98 @@
+package caddyvault
+
+import (
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/dustin/go-humanize"
+
+	"github.com/caddyvault/caddyvault/audit"
+)
+
+// Audit says how the audit log is kept. All of it can change in a reload.
+type Audit struct {
+	// When a record counts as written: `sync`, when it is on disk, or
+	// `async`, when the operating system has it, and on disk at most a second
+	// later; then a power cut may cost the records of that second. Default:
+	// `sync`.
+	Durability string `json:"durability,omitempty"`
+
+	// The size in bytes at which a segment of the log is sealed and a new one
+	// begun. Default: 64 MiB.
+	SegmentSize int64 `json:"segment_size,omitempty"`
+
+	// What happens when a record cannot be written, for example on a full
+	// disk. Only `refuse` is known: calls are refused until it can. Default:
+	// `refuse`.
+	OnFull string `json:"on_full,omitempty"`
+}
+
+// options checks the settings and returns them as the audit log takes them.
+func (a *Audit) options() (*audit.Options, error) {
+	o := new(audit.Options)
+	if a == nil {
+		return o, nil
+	}
+	var err error
+	if a.Durability != "" {
+		if o.Durability, err = audit.ParseDurability(a.Durability); err != nil {
+			return nil, fmt.Errorf("audit: %w", err)
+		}
+	}
+	if a.SegmentSize != 0 {
+		if a.SegmentSize < audit.MinSegmentSize || a.SegmentSize > audit.MaxSegmentSize {
+			return nil, fmt.Errorf("audit: segment_size: %d bytes is not between 4KiB and 64GiB", a.SegmentSize)
+		}
+		o.SegmentSize = a.SegmentSize
+	}
+	if a.OnFull != "" && a.OnFull != "refuse" {
+		return nil, fmt.Errorf("audit: on_full is refuse, not %q", a.OnFull)
+	}
+	return o, nil
+}
+
+func (a *Audit) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	seen := make(map[string]bool)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		setting := d.Val()
+		if seen[setting] {
+			return d.Errf("%s is given twice", setting)
+		}
+		seen[setting] = true
+		var err error
+		switch setting {
+		case "durability":
+			err = oneArg(d, &a.Durability)
+		case "segment_size":
+			err = sizeArg(d, &a.SegmentSize)
+		case "on_full":
+			err = oneArg(d, &a.OnFull)
+		default:
+			err = d.Errf("unknown setting %q of audit", setting)
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := a.options(); err != nil { // here the line is known
+			return d.WrapErr(err)
+		}
+	}
+	return nil
+}
+
+func sizeArg(d *caddyfile.Dispenser, into *int64) error {
+	var s string
+	setting := d.Val()
+	if err := oneArg(d, &s); err != nil {
+		return err
+	}
+	n, err := humanize.ParseBytes(s)
+	if err != nil || n == 0 || n > 1<<62 {
+		return d.Errf("%s: %q is not a size such as 64MiB", setting, s)
+	}
+	*into = int64(n)
+	return nil
+}
