@@ -102,6 +102,9 @@ type Record struct {
 	// ParentID is the token a token was derived from.
 	ParentID string
 
+	// Spends are the tokens whose budgets a call counts against.
+	Spends []string
+
 	// Suppressed is how many more of the same were counted, not written.
 	Suppressed int
 
@@ -156,16 +159,7 @@ func (r *Record) appendRest(dst []byte) (_ []byte, errAt int) {
 		dst = r.Context.appendField(dst)
 	}
 	dst = appendField(dst, "tokenId", r.TokenID)
-	if len(r.Scope) > 0 {
-		dst = append(dst, `,"scope":[`...)
-		for i, s := range r.Scope[:min(len(r.Scope), MaxScopes)] {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = appendText(dst, s)
-		}
-		dst = append(dst, ']')
-	}
+	dst = appendList(dst, "scope", r.Scope)
 	dst = appendInt(dst, "status", int64(r.Status))
 	if r.Upstream != "" {
 		u := r.Upstream
@@ -195,6 +189,7 @@ func (r *Record) appendRest(dst []byte) (_ []byte, errAt int) {
 	dst = appendInt(dst, "ttl", int64(r.TTL))
 	dst = appendField(dst, "kid", r.Kid)
 	dst = appendField(dst, "parentId", r.ParentID)
+	dst = appendList(dst, "spends", r.Spends)
 	dst = appendInt(dst, "suppressed", int64(r.Suppressed))
 	dst = appendField(dst, "name", r.Name)
 	dst = appendInt(dst, "size", r.Size)
@@ -250,6 +245,21 @@ func appendField(dst []byte, key, value string) []byte {
 		return dst
 	}
 	return appendText(appendKey(dst, key), value)
+}
+
+// appendList writes at most MaxScopes texts.
+func appendList(dst []byte, key string, list []string) []byte {
+	if len(list) == 0 {
+		return dst
+	}
+	dst = append(appendKey(dst, key), '[')
+	for i, s := range list[:min(len(list), MaxScopes)] {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendText(dst, s)
+	}
+	return append(dst, ']')
 }
 
 func appendInt(dst []byte, key string, v int64) []byte {

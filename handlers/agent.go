@@ -48,6 +48,7 @@ func issueToken(rq *request, body []byte) *refusal.Refusal {
 		TaskID    string         `json:"taskId"`
 		SkillID   string         `json:"skillId"`
 		Tool      string         `json:"tool"`
+		limits
 	}
 	if refused := rq.identify(); refused != nil {
 		return refused
@@ -60,13 +61,13 @@ func issueToken(rq *request, body []byte) *refusal.Refusal {
 		Scope:   in.Scope,
 		Context: token.Context{AgentID: in.AgentID, SessionID: in.SessionID, TaskID: in.TaskID, SkillID: in.SkillID, Tool: in.Tool},
 	}
-	if in.TTL != nil && in.TTL.Kind() != 'n' {
-		ttl, ok := integer(in.TTL, 1<<31)
-		if !ok || ttl < 1 {
-			rq.record.Service = in.Service
-			return refusal.New("TTL_INVALID", "ttl is a whole number of seconds, at least 1")
-		}
-		req.TTL = ttl
+	rq.record.Service = in.Service
+	var refused *refusal.Refusal
+	if req.TTL, refused = seconds(in.TTL); refused != nil {
+		return refused
+	}
+	if req.Limits, refused = in.limits.read(); refused != nil {
+		return refused
 	}
 	res, refused := rq.vault.Issue(rq.Context(), rq.caller, req, &rq.record)
 	if refused != nil {

@@ -116,12 +116,15 @@ var statuses = map[string]int{
 	"SESSION_REVOKED":       http.StatusUnauthorized,
 	"TASK_REVOKED":          http.StatusUnauthorized,
 	"AGENT_REVOKED":         http.StatusUnauthorized,
+	"TOKEN_REPLAYED":        http.StatusUnauthorized,
 	"ADMIN_UNAUTHORIZED":    http.StatusUnauthorized,
 	"AGENT_UNAUTHENTICATED": http.StatusUnauthorized,
 
 	"POLICY_DENY":                           http.StatusForbidden,
 	"INVALID_SCOPE":                         http.StatusForbidden,
 	"INSUFFICIENT_SCOPE":                    http.StatusForbidden,
+	"ACTION_NOT_GRANTED":                    http.StatusForbidden,
+	"PARAM_NOT_GRANTED":                     http.StatusForbidden,
 	"CONTEXT_MISMATCH":                      http.StatusForbidden,
 	"SERVICE_MISMATCH":                      http.StatusForbidden,
 	"AGENT_MISMATCH":                        http.StatusForbidden,
@@ -143,6 +146,7 @@ var statuses = map[string]int{
 	"UNSUPPORTED_MEDIA_TYPE": http.StatusUnsupportedMediaType,
 	"HOST_DENIED":            http.StatusMisdirectedRequest,
 	"RATE_LIMITED":           http.StatusTooManyRequests,
+	"BUDGET_EXHAUSTED":       http.StatusTooManyRequests,
 
 	Internal:                http.StatusInternalServerError,
 	"UPSTREAM_UNREACHABLE":  http.StatusBadGateway,

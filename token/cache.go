@@ -197,5 +197,10 @@ func cost(raw string, v *Verified) int {
 	for _, s := range v.Scope {
 		n += str(s)
 	}
+	if v.Limits != nil || v.Chain != nil || v.Bound != nil {
+		// What these hold was in the token, in base64 and with its names.
+		const ancestor = 512 // with what Derive makes of it
+		n += 2*len(raw) + len(v.Chain)*ancestor
+	}
 	return n
 }

@@ -40,6 +40,69 @@ type Claims struct {
 	Scope []string
 
 	Context Context
+
+	// Limits are what the token may do less than its scopes allow, nil for
+	// none.
+	Limits *Limits
+
+	// Chain lists the tokens that this one was derived from, its parent
+	// first: at most MaxDepth. A revocation of any of them, of its agent or
+	// of its task is one of this token, too.
+	Chain []Ancestor
+
+	// Bound is the key or certificate that whoever uses the token must show,
+	// nil for none.
+	Bound *Binding
+
+	// Kid is the id of the key that signed a verified token, empty for the
+	// configured HS256 key. Issue ignores it.
+	Kid string
+}
+
+// MaxDepth is how many tokens may stand above a token.
+const MaxDepth = 8
+
+// Limits narrow a token: each is a further condition on every call.
+type Limits struct {
+	// Actions are the only actions that may be called (the claim "actions"),
+	// nil for all that the scopes allow.
+	Actions []string
+
+	// Params lists, by the name of a parameter, the texts that it may have
+	// (the claim "params"). It has to be there.
+	Params map[string][]string
+
+	// MaxCalls is how many calls may start and MaxBytes how many bytes of
+	// bodies may pass, both ways together ("maxCalls", "maxBytes"); 0 for no
+	// bound. OneTime ("oneTime") is MaxCalls of 1, and then using it again is
+	// a replay.
+	MaxCalls int64
+	MaxBytes int64
+	OneTime  bool
+}
+
+// Budgeted reports whether calls or bytes are counted.
+func (l *Limits) Budgeted() bool {
+	return l != nil && (l.MaxCalls > 0 || l.MaxBytes > 0)
+}
+
+// Ancestor is what a token says of one that it was derived from. Its session
+// is the token's own.
+type Ancestor struct {
+	ID      string // "jti"
+	AgentID string // from the claim "act" (RFC 8693, section 4.1)
+	TaskID  string // "task"; empty if it is that of the token below it
+
+	// MaxCalls and MaxBytes are its own budget, which calls of the token
+	// count against.
+	MaxCalls int64
+	MaxBytes int64
+}
+
+// Binding is the claim "cnf" (RFC 7800): exactly one of its fields is set.
+type Binding struct {
+	JKT string // the thumbprint of a DPoP key (RFC 9449, section 6.1)
+	X5T string // the SHA-256 of a client certificate (RFC 8705, section 3.1)
 }
 
 // NewID returns a fresh token ID: a random UUID (RFC 9562, version 4).

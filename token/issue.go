@@ -21,6 +21,59 @@ type payload struct {
 	Issuer    string   `json:"iss"`
 	Subject   string   `json:"sub"`
 	ID        string   `json:"jti"`
+
+	// What the existing system does not know is written only where a token
+	// has it.
+	Actions  []string            `json:"actions,omitzero"`
+	Params   map[string][]string `json:"params,omitzero"`
+	MaxCalls int64               `json:"maxCalls,omitzero"`
+	MaxBytes int64               `json:"maxBytes,omitzero"`
+	OneTime  bool                `json:"oneTime,omitzero"`
+	Actor    *actor              `json:"act,omitzero"`
+	Chain    []link              `json:"anc,omitzero"`
+	Bound    *confirmation       `json:"cnf,omitzero"`
+}
+
+// actor is the claim "act" (RFC 8693, section 4.1): who uses the token, and
+// inside it who used the one it was derived from.
+type actor struct {
+	Subject string `json:"sub"`
+	Prior   *actor `json:"act,omitzero"`
+}
+
+// link is an entry of the claim "anc", the parent first.
+type link struct {
+	ID       string `json:"jti"`
+	TaskID   string `json:"task,omitzero"`
+	MaxCalls int64  `json:"maxCalls,omitzero"`
+	MaxBytes int64  `json:"maxBytes,omitzero"`
+}
+
+// confirmation is the claim "cnf".
+type confirmation struct {
+	JKT string `json:"jkt,omitzero"`
+	X5T string `json:"x5t#S256,omitzero"`
+}
+
+// narrow fills in what only some tokens have.
+func (p *payload) narrow(c *Claims) {
+	if l := c.Limits; l != nil {
+		p.Actions, p.Params = l.Actions, l.Params
+		p.MaxCalls, p.MaxBytes, p.OneTime = l.MaxCalls, l.MaxBytes, l.OneTime
+	}
+	if b := c.Bound; b != nil {
+		p.Bound = &confirmation{b.JKT, b.X5T}
+	}
+	if len(c.Chain) == 0 {
+		return
+	}
+	p.Actor = &actor{Subject: c.Subject}
+	at := p.Actor
+	for _, a := range c.Chain {
+		p.Chain = append(p.Chain, link{a.ID, a.TaskID, a.MaxCalls, a.MaxBytes})
+		at.Prior = &actor{Subject: a.AgentID}
+		at = at.Prior
+	}
 }
 
 // Issue signs c. Audience and Issuer are the authority's own, an absent
@@ -44,6 +97,7 @@ func (a *Authority) Issue(c Claims) (string, error) {
 		Subject:   c.Subject,
 		ID:        c.ID,
 	}
+	p.narrow(&c)
 	switch life := time.Duration(p.ExpiresAt-p.IssuedAt) * time.Second; {
 	case p.ID == "" || p.Subject == "" || p.Service == "":
 		return "", errors.New("issue token: id, subject and service are required")
@@ -51,6 +105,8 @@ func (a *Authority) Issue(c Claims) (string, error) {
 		return "", errors.New("issue token: an empty scope")
 	case p.Subject != p.Context.AgentID:
 		return "", errors.New("issue token: the subject is not the context's agent")
+	case len(p.Chain) > MaxDepth:
+		return "", errors.New("issue token: too many ancestors")
 	case life <= 0 || life > a.opts.MaxTTL:
 		return "", fmt.Errorf("issue token: a life of %v, up to %v is possible", life, a.opts.MaxTTL)
 	}

@@ -71,6 +71,7 @@ func (a *Authority) verify(raw string) (*Verified, life, *refusal.Refusal) {
 	}
 
 	out := &Verified{Claims: w.claims()}
+	out.Kid = v.key.kid
 	if a.opts.Derive != nil {
 		out.Ext = a.opts.Derive(&out.Claims)
 	}

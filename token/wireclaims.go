@@ -21,12 +21,11 @@ type wireClaims struct {
 	iat, exp, nbf               time.Time // zero if absent
 	scope                       []string
 	ctx                         Context
+	narrow                      *narrowClaims // nil if it has none of them
 }
 
 // UnmarshalJSON reads the payload. Claims that it does not know are ignored
-// (RFC 7519, section 4), but for cnf (RFC 7800): a token that is bound to its
-// holder is worthless to anyone else, so it is not accepted by code that does
-// not ask for the proof.
+// (RFC 7519, section 4). What narrows a token is in narrowclaims.go.
 func (w *wireClaims) UnmarshalJSON(data []byte) error {
 	return readWhole(data, func(d *jsontext.Decoder, name string) error {
 		var ok bool
@@ -54,10 +53,12 @@ func (w *wireClaims) UnmarshalJSON(data []byte) error {
 		case "ctx":
 			w.ctx, ok = readContext(d)
 			w.hasCtx = true
-		case "cnf":
-			ok = false
 		default:
-			ok = d.SkipValue() == nil
+			known, good := w.readNarrow(d, name)
+			ok = good
+			if !known {
+				ok = d.SkipValue() == nil
+			}
 		}
 		if !ok {
 			return errForm
@@ -130,6 +131,9 @@ func (w *wireClaims) check(o *Options, issued bool) (reason string) {
 	case w.exp.Sub(w.iat) > o.MaxTTL:
 		return "it lives longer than is allowed"
 	}
+	if w.narrow != nil {
+		return w.narrow.check(w.sub)
+	}
 	return ""
 }
 
@@ -147,7 +151,7 @@ func (w *wireClaims) life(leeway time.Duration) life {
 
 // claims returns what callers see.
 func (w *wireClaims) claims() Claims {
-	return Claims{
+	c := Claims{
 		Subject:   w.sub,
 		Audience:  w.aud,
 		Issuer:    w.iss,
@@ -158,6 +162,10 @@ func (w *wireClaims) claims() Claims {
 		Scope:     w.scope,
 		Context:   w.ctx,
 	}
+	if w.narrow != nil {
+		w.narrow.fill(&c)
+	}
+	return c
 }
 
 // The methods below are jwt.Claims.

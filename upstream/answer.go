@@ -39,7 +39,7 @@ const maxWindow = 8 << 20
 // of its headers, trailers and body, whatever it was compressed with.
 func (t *transport) answer(ctx context.Context, res *http.Response, c *call, secrets *scrub.Scrubber) error {
 	hasBody := c.out.Method != http.MethodHead && res.StatusCode != http.StatusNoContent && res.StatusCode != http.StatusNotModified
-	source := &countedBody{ReadCloser: res.Body, n: &c.result.ResponseBytes}
+	source := &countedBody{ReadCloser: res.Body, n: &c.result.ResponseBytes, spend: c.out.Spend}
 	body := &answerBody{ctx: ctx, res: res, result: c.result, secrets: secrets, source: source}
 	res.Body = body
 	if secrets == nil || !secrets.Active() {

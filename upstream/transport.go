@@ -206,7 +206,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		URL:           target,
 		Host:          t.origin.Host,
 		Header:        header,
-		Body:          countRequest(req.Body, &c.result.RequestBytes),
+		Body:          countRequest(req.Body, &c.result.RequestBytes, c.out.Spend),
 		ContentLength: req.ContentLength,
 		Trailer:       req.Trailer,
 		Proto:         "HTTP/1.1",
@@ -257,21 +257,27 @@ var userAgent = []string{"caddyvault"}
 
 // countRequest counts the bytes of a request's body as they are read, which a
 // transport may go on doing after RoundTrip has returned.
-func countRequest(body io.ReadCloser, n *atomic.Int64) io.ReadCloser {
+func countRequest(body io.ReadCloser, n *atomic.Int64, spend func(int) error) io.ReadCloser {
 	if body == nil || body == http.NoBody {
 		return body
 	}
-	return &countedBody{ReadCloser: body, n: n}
+	return &countedBody{ReadCloser: body, n: n, spend: spend}
 }
 
 type countedBody struct {
 	io.ReadCloser
-	n *atomic.Int64
+	n     *atomic.Int64
+	spend func(n int) error // nil if nothing bounds them
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.n.Add(int64(n))
+	if b.spend != nil && n > 0 {
+		if refused := b.spend(n); refused != nil {
+			err = refused
+		}
+	}
 	return n, err
 }
 

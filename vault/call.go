@@ -69,6 +69,14 @@ func (v *Vault) Call(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 	if refused := endpoint.DecideScope(t.Scope); refused != nil {
 		return refused
 	}
+	if l := t.Limits; l != nil {
+		if refused := endpoint.DecideActionLimit(l.Actions); refused != nil {
+			return refused
+		}
+		if refused := endpoint.DecideParams(l.Params, req.Params); refused != nil {
+			return refused
+		}
+	}
 	if refused := checkContext(t.Context, req.Context); refused != nil {
 		return refused
 	}
@@ -146,6 +154,12 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 	started := *rec
 	started.Event = "proxy.call.started"
 	started.CallID = uuid.NewString()
+	if len(keys.limits) > 0 {
+		if refused := keys.limits.reserve(); refused != nil {
+			return refused
+		}
+		started.Spends = keys.limits.ids()
+	}
 	refused := v.record(r.Context(), audit.Entry{
 		Record:      started,
 		Guard:       func() string { return v.revoked(keys) },
@@ -157,12 +171,17 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 			// a call whose outcome nobody knows.
 			v.endOfCall(started, refused.Code, 0)
 			refused.Recorded = true
+			return refused // and what it has reserved stays spent
 		}
+		keys.limits.release()
 		return refused
 	}
 
 	ctx, leave := v.live.begin(r.Context(), keys)
 	defer leave()
+	if len(keys.limits) > 0 {
+		ctx, out.Spend = keys.limits.meter(ctx)
+	}
 	r = r.WithContext(ctx)
 
 	var result Result

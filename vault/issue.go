@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/refusal"
 	"github.com/caddyvault/caddyvault/token"
 )
@@ -26,6 +28,9 @@ type IssueRequest struct {
 	TTL int64
 
 	Context token.Context
+
+	// Limits narrow the token further; nil for none.
+	Limits *token.Limits
 }
 
 // IssueResult is the answer.
@@ -74,33 +79,44 @@ func (v *Vault) Issue(ctx context.Context, caller Caller, req IssueRequest, rec 
 	if req.TTL > 0 {
 		ttl = min(time.Duration(min(req.TTL, int64(v.TokenTTLMax/time.Second)))*time.Second, v.TokenTTLMax)
 	}
+	if refused := checkLimits(svc, req.Limits); refused != nil {
+		return nil, refused
+	}
 	now := v.now()
-	claims := token.Claims{
+	return v.sign(ctx, token.Claims{
 		Subject:   agent,
-		Audience:  v.Audience,
-		Issuer:    v.Issuer,
-		ID:        uuid.NewString(),
 		IssuedAt:  now,
 		ExpiresAt: now.Add(ttl),
 		Service:   svc.Name,
 		Scope:     uniqueScopes(req.Scope),
 		Context:   tc,
-	}
+		Limits:    req.Limits,
+	}, rec)
+}
+
+// sign makes a token of claims that have been decided on, and records it.
+func (v *Vault) sign(ctx context.Context, claims token.Claims, rec *audit.Record) (*IssueResult, *refusal.Refusal) {
+	claims.ID = uuid.NewString()
 	keys := v.revocationKeys(&claims)
 	if code := v.revoked(keys); code != "" {
 		return nil, revokedRefusal(code)
 	}
 	raw, err := v.tokens.Issue(claims)
+	if errors.Is(err, token.ErrTooLong) {
+		return nil, refusal.New("TOKEN_TOO_LONG", "what is asked for does not fit into a token of %d bytes", token.MaxLength).
+			WithHint("ask for fewer scopes, actions or values of parameters, or use shorter ids")
+	}
 	if err != nil {
 		return nil, refusal.New(refusal.Internal, "the token could not be signed").WithCause(err)
 	}
 
+	ttl := claims.ExpiresAt.Sub(claims.IssuedAt)
 	rec.Event = "token.issued"
 	rec.TokenID = claims.ID
 	rec.Scope = claims.Scope
 	rec.TTL = int(ttl / time.Second)
 	rec.Kid = v.tokens.Kid()
-	refused = v.record(ctx, audit.Entry{
+	refused := v.record(ctx, audit.Entry{
 		Record: *rec,
 		// A revocation that was acknowledged first wins: the writer decides.
 		Guard:       func() string { return v.revoked(keys) },
@@ -110,6 +126,29 @@ func (v *Vault) Issue(ctx context.Context, caller Caller, req IssueRequest, rec 
 		return nil, refused
 	}
 	return &IssueResult{TokenID: claims.ID, Token: raw, ExpiresInSec: rec.TTL}, nil
+}
+
+// maxBudget is the largest budget, in calls or bytes.
+const maxBudget = 1 << 53
+
+// checkLimits refuses limits that a token cannot carry or no call could keep.
+func checkLimits(svc *policy.Compiled, l *token.Limits) *refusal.Refusal {
+	if l == nil {
+		return nil
+	}
+	if l.MaxCalls < 0 || l.MaxCalls > maxBudget {
+		return refusal.New("MAXCALLS_INVALID", "maxCalls is a whole number, at least 1")
+	}
+	if l.MaxBytes < 0 || l.MaxBytes > maxBudget {
+		return refusal.New("MAXBYTES_INVALID", "maxBytes is a whole number, at least 1")
+	}
+	if l.OneTime {
+		if l.MaxCalls > 1 {
+			return refusal.New("ONETIME_INVALID", "a token for one call cannot have maxCalls %d", l.MaxCalls)
+		}
+		l.MaxCalls = 1
+	}
+	return svc.CheckLimits(policy.Limits{Actions: l.Actions, Params: l.Params})
 }
 
 // agent returns the agent's id: the authenticated one, or the claimed one if

@@ -49,7 +49,7 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 	if !ok {
 		return svc.NoEndpoint(r.Method, req.EscapedPath)
 	}
-	if endpoint, refused = decideAlternatives(svc, endpoint, t); refused != nil {
+	if endpoint, refused = decideAlternatives(svc, endpoint, t, req, r.ContentLength != 0); refused != nil {
 		return refused
 	}
 	rec.Action = endpoint.Name
@@ -70,14 +70,20 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 // that the token may use: two actions may differ only in what they are called
 // and which scope they need. If there is none, the refusal of the first says
 // why.
-func decideAlternatives(svc *policy.Compiled, first *policy.CompiledEndpoint, t *token.Verified) (*policy.CompiledEndpoint, *refusal.Refusal) {
+func decideAlternatives(svc *policy.Compiled, first *policy.CompiledEndpoint, t *token.Verified, req ProxyRequest, hasBody bool) (*policy.CompiledEndpoint, *refusal.Refusal) {
 	var why *refusal.Refusal
 	for _, e := range first.Alternatives() {
 		_, refused := svc.DecideAction(t.Subject, e.Name)
 		if refused == nil {
-			if refused = e.DecideScope(t.Scope); refused == nil {
-				return e, nil
+			refused = e.DecideScope(t.Scope)
+		}
+		if l := t.Limits; refused == nil && l != nil {
+			if refused = e.DecideActionLimit(l.Actions); refused == nil {
+				refused = e.DecideProxyParams(l.Params, req.EscapedPath, req.RawQuery, hasBody)
 			}
+		}
+		if refused == nil {
+			return e, nil
 		}
 		if why == nil || e == first {
 			why = refused

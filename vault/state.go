@@ -62,6 +62,7 @@ type State struct {
 	audit       *audit.Log
 	services    services
 	live        *liveCalls
+	budgets     *budgets
 
 	// admins serialises what administrators change: a check and the change
 	// that rests on it belong together.
@@ -89,7 +90,7 @@ type anchors struct {
 // OpenState opens or creates the state. What it finds damaged, older than the
 // audit log knows, or readable by others is refused by name.
 func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
-	st := &State{dataDir: o.DataDir, servicesDir: o.ServicesDir, logger: o.Logger, now: o.Now, live: newLiveCalls()}
+	st := &State{dataDir: o.DataDir, servicesDir: o.ServicesDir, logger: o.Logger, now: o.Now, live: newLiveCalls(), budgets: newBudgets(o.Now)}
 	var undo []func() error
 	defer func() {
 		if err != nil {
@@ -121,6 +122,7 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		}
 	}
 	st.anchored.secrets = map[string]uint64{}
+	spent := newBudgetReplay(st.budgets)
 	log := o.Audit
 	log.Dir, log.Now, log.Logger = o.DataDir, o.Now, o.Logger.Named("audit")
 	log.Replay = map[string]func([]byte){
@@ -130,7 +132,9 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		"secret.remove": func(line []byte) {
 			delete(st.anchored.secrets, gjson.GetBytes(line, "secretRef").Str)
 		},
-		"token.revoked": func([]byte) { st.anchored.revoked = true },
+		"proxy.call.started": spent.started,
+		"proxy.call":         spent.ended,
+		"token.revoked":      func([]byte) { st.anchored.revoked = true },
 		"token.issued": func(line []byte) {
 			st.anchored.signed = st.anchored.signed || gjson.GetBytes(line, "kid").Str != ""
 		},
@@ -139,6 +143,7 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		return nil, err
 	}
 	undo = append(undo, st.audit.Close)
+	spent.done()
 
 	if st.anchored.revoked && !files.RevocationsFileState() {
 		return nil, fmt.Errorf("%s holds no revocations, and its audit log says that something was revoked: restore revocations.log", o.DataDir)

@@ -49,6 +49,11 @@ type Outbound struct {
 	// ContentType replaces the client's Content-Type unless it is empty.
 	ContentType string
 
+	// Spend, if it is set, is told the bytes of either body as they pass. An
+	// error means that there are no more to spend: what was told of may pass,
+	// and then the call ends with it.
+	Spend func(n int) error
+
 	// Authorize is asked once for each attempt, right before the secret is
 	// added: whether the token is still good, and what the secret is now.
 	Authorize func() (Credential, *refusal.Refusal)

@@ -126,9 +126,12 @@ func randomBytes(n int) []byte {
 	return b
 }
 
-// tokenKeys are a token's entries in the revocation index, hashed once when
-// the token is verified.
-type tokenKeys [4]revocations.Key
+// tokenKeys is what calls need to know of a token beside its claims, computed
+// once when the token is verified.
+type tokenKeys struct {
+	own    [4]revocations.Key // its entries in the revocation index
+	limits limits             // the budgets that its calls count against
+}
 
 // revocationKinds and revocationCodes stand in the order in which a revoked
 // token is told why.
@@ -139,9 +142,9 @@ var (
 
 func (st *State) revocationKeys(c *token.Claims) *tokenKeys {
 	ids := [4]string{c.ID, c.Context.SessionID, c.Context.TaskID, c.Subject}
-	keys := new(tokenKeys)
+	keys := &tokenKeys{limits: st.budgets.limits(c)}
 	for i, id := range ids {
-		keys[i] = st.revocations.Key(revocationKinds[i], id)
+		keys.own[i] = st.revocations.Key(revocationKinds[i], id)
 	}
 	return keys
 }
@@ -149,7 +152,7 @@ func (st *State) revocationKeys(c *token.Claims) *tokenKeys {
 // revoked returns the code of the first of the keys that is revoked, or "".
 func (st *State) revoked(keys *tokenKeys) string {
 	now := st.now()
-	for i, k := range keys {
+	for i, k := range keys.own {
 		if st.revocations.Revoked(k, now) {
 			return revocationCodes[i]
 		}

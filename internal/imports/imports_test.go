@@ -31,7 +31,7 @@ var free = map[string][]string{
 	"/templates":              {"/policy", "/refusal"},
 	"/upstream/scrub":         nil,
 	"/vault":                  {"/policy", "/token", "/audit", "/refusal", "/store", "/store/file", "/store/fsx", "/store/secrets", "/store/revocations"},
-	"/handlers":               {"/vault", "/audit", "/refusal", "/token"},
+	"/handlers":               {"/vault", "/policy", "/audit", "/refusal", "/token"},
 	"/bench":                  nil,
 	"/internal/need":          nil,
 	"/integration/shell":      nil,
