@@ -75,7 +75,9 @@ func (s *stage) measure(r request, conns int, length time.Duration, p *process) 
 	cmd := exec.Command(self, "load")
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(in), os.Stderr
 	before := p.cpu()
+	profiled := s.profile(p, length)
 	out, err := cmd.Output()
+	profiled()
 	if err != nil {
 		return figures{}, err
 	}

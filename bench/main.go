@@ -2,7 +2,7 @@
 // alternating rounds, and prints a row a case: requests a second, CPU a
 // request, latency and memory, each against bare Caddy in the same run.
 //
-//	go run ./bench [-rounds 5] [-seconds 3] [-case name]
+//	go run ./bench [-rounds 5] [-seconds 3] [-case name] [-profile folder]
 //
 // The upstream, bare Caddy, the vault and the load are processes of their own,
 // on loopback. It stops by itself.
@@ -15,9 +15,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -81,8 +81,9 @@ func main() {
 	}
 	rounds := flag.Int("rounds", 5, "rounds a case")
 	seconds := flag.Float64("seconds", 3, "seconds a round and side")
-	only := flag.String("case", "", "run only the cases whose name contains this")
+	only := flag.String("case", "", "run only the cases whose name matches this regular expression")
 	binary := flag.String("binary", "", "the built program; default: build it")
+	flag.StringVar(&profileDir, "profile", "", "write CPU and allocation profiles of both sides into this folder; figures are not to be quoted then")
 	flag.Parse()
 	if err := run(*rounds, time.Duration(*seconds*float64(time.Second)), *only, *binary); err != nil {
 		log.Fatal(err)
@@ -90,6 +91,10 @@ func main() {
 }
 
 func run(rounds int, length time.Duration, only, binary string) error {
+	wanted, err := regexp.Compile(only)
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "cvbench")
 	if err != nil {
 		return err
@@ -112,9 +117,10 @@ func run(rounds int, length time.Duration, only, binary string) error {
 	fmt.Println("| case | requests/s | of bare Caddy | CPU a request | of bare Caddy | p50 | p99 | peak memory | failed |")
 	fmt.Println("|---|---|---|---|---|---|---|---|---|")
 	for _, c := range cases {
-		if !strings.Contains(c.name, only) {
+		if !wanted.MatchString(c.name) {
 			continue
 		}
+		s.running = c.name
 		var ours, bares []figures
 		for range rounds {
 			// Tokens live for minutes; a case may take longer.

@@ -56,12 +56,14 @@ type stage struct {
 	upstream, bare, vault *process
 	upstreamURL           string
 	bareURL, vaultURL     string
+	adminURL              map[*process]string // of Caddy's admin API
 	admin                 string
 	tokens                map[string]string
+	running               string // the case
 }
 
 func newStage(dir, binary string) (_ *stage, err error) {
-	s := &stage{dir: dir, tokens: make(map[string]string)}
+	s := &stage{dir: dir, tokens: make(map[string]string), adminURL: make(map[*process]string)}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -71,7 +73,7 @@ func newStage(dir, binary string) (_ *stage, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var ports [3]string
+	var ports [5]string
 	for i := range ports {
 		if ports[i], err = freePort(); err != nil {
 			return nil, err
@@ -82,8 +84,8 @@ func newStage(dir, binary string) (_ *stage, err error) {
 	if s.upstream, err = s.startProcess(s.upstreamURL+"/small", self, "upstream", "127.0.0.1:"+ports[0]); err != nil {
 		return nil, err
 	}
-	const global = "{\n\tadmin off\n\tpersist_config off\n\tstorage file_system %s/%s\n%s}\n"
-	bare := fmt.Sprintf(global, dir, "bare", "") + fmt.Sprintf(`%s {
+	const global = "{\n\tadmin 127.0.0.1:%s\n\tpersist_config off\n\tstorage file_system %s/%s\n%s}\n"
+	bare := fmt.Sprintf(global, ports[3], dir, "bare", "") + fmt.Sprintf(`%s {
 	handle /respond {
 		respond "{\"ok\":true}"
 	}
@@ -95,10 +97,11 @@ func newStage(dir, binary string) (_ *stage, err error) {
 	if s.bare, err = s.caddy(binary, "bare.Caddyfile", bare, s.bareURL+"/respond"); err != nil {
 		return nil, err
 	}
-	vault := fmt.Sprintf(global, dir, "vault", "\tvault {\n\t\tdata_dir "+dir+"/data\n\t}\n") + s.vaultURL + " {\n\tvault\n}\n"
+	vault := fmt.Sprintf(global, ports[4], dir, "vault", "\tvault {\n\t\tdata_dir "+dir+"/data\n\t}\n") + s.vaultURL + " {\n\tvault\n}\n"
 	if s.vault, err = s.caddy(binary, "vault.Caddyfile", vault, s.vaultURL+"/health"); err != nil {
 		return nil, err
 	}
+	s.adminURL[s.bare], s.adminURL[s.vault] = "http://127.0.0.1:"+ports[3], "http://127.0.0.1:"+ports[4]
 	b, err := os.ReadFile(filepath.Join(dir, "data", "admin.token"))
 	if err != nil {
 		return nil, err
