@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/textproto"
+	"net/url"
 	"strings"
 
 	"github.com/caddyvault/caddyvault/refusal"
@@ -27,6 +28,19 @@ func proxyTarget(escaped string) (service, path string) {
 	return service, "/" + path
 }
 
+// pathAsSent returns the escaped path as the client wrote it. URL.EscapedPath
+// makes another one out of what is not encoded correctly; that is refused,
+// and must be seen to be.
+func pathAsSent(u *url.URL) string {
+	escaped := u.EscapedPath()
+	if u.RawPath != "" && u.RawPath != escaped {
+		if decoded, err := url.PathUnescape(u.RawPath); err == nil && decoded == u.Path {
+			return u.RawPath
+		}
+	}
+	return escaped
+}
+
 // TokenInOpen reports whether a request carries what may be a token in a place
 // that access logs do not clear: they clear Authorization and cookies only.
 func TokenInOpen(r *http.Request, v *vault.Vault) bool {
@@ -36,14 +50,14 @@ func TokenInOpen(r *http.Request, v *vault.Vault) bool {
 	if r.Header[tokenHeader] != nil {
 		return true
 	}
-	service, _ := proxyTarget(r.URL.EscapedPath())
+	service, _ := proxyTarget(pathAsSent(r.URL))
 	name := v.ServiceHeader(service)
 	return name != "Authorization" && r.Header[name] != nil
 }
 
 // RedactToken replaces, in place, what TokenInOpen has found.
 func RedactToken(r *http.Request, v *vault.Vault) {
-	service, _ := proxyTarget(r.URL.EscapedPath())
+	service, _ := proxyTarget(pathAsSent(r.URL))
 	for _, name := range [...]string{tokenHeader, v.ServiceHeader(service)} {
 		if r.Header[name] != nil {
 			r.Header[name] = []string{"REDACTED"}
@@ -54,7 +68,7 @@ func RedactToken(r *http.Request, v *vault.Vault) {
 // proxy answers a request below /proxy/.
 func (rq *request) proxy() *refusal.Refusal {
 	rq.event = "proxy.call"
-	escaped := rq.URL.EscapedPath()
+	escaped := pathAsSent(rq.URL)
 	service, path := proxyTarget(escaped)
 	rq.record.Service, rq.record.Method = service, rq.Method
 	if len(escaped) > maxPath {

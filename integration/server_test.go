@@ -33,10 +33,11 @@ const (
 // config is how a server is set up; the zero value is one site on loopback
 // with every route.
 type config struct {
-	vault string // more settings of the global option vault
-	sites string // instead of the one site; $PORT and $PORT2 are free ports
-	env   []string
-	unset []string // names taken out of the environment
+	global string // more global options
+	vault  string // more settings of the global option vault
+	sites  string // instead of the one site; $PORT and $PORT2 are free ports
+	env    []string
+	unset  []string // names taken out of the environment
 }
 
 // A server is one process and its directory.
@@ -137,6 +138,7 @@ http://:$PORT {
 	persist_config off
 	auto_https off
 	grace_period 5s
+%[6]s
 	log default {
 		output file %[1]s/caddy.log {
 			roll_disabled
@@ -154,7 +156,7 @@ http://:$PORT {
 	}
 }
 %[5]s
-`, s.dir, s.data, s.services, s.conf.vault, strings.NewReplacer("$PORT2", s.port2, "$PORT", s.port, "$DIR", s.dir).Replace(sites))
+`, s.dir, s.data, s.services, s.conf.vault, strings.NewReplacer("$PORT2", s.port2, "$PORT", s.port, "$DIR", s.dir).Replace(sites), s.conf.global)
 	s.write(s.file, text)
 }
 

@@ -59,6 +59,21 @@ func CheckProxyPath(escaped string) *refusal.Refusal {
 	return nil
 }
 
+// CheckProxyQuery refuses a query that could not stand in a request line:
+// HTTP/2 and HTTP/3 let a space pass, after which an HTTP/1.1 upstream would
+// read what it takes for the end of the line. A fragment is refused, too,
+// because some servers cut there. The query is otherwise sent as it is. The
+// code is PARAM_INVALID:query.
+func CheckProxyQuery(raw string) *refusal.Refusal {
+	for i := range len(raw) {
+		if c := raw[i]; c <= ' ' || c == '#' || c == 0x7f {
+			return refusal.New("PARAM_INVALID:query", "the query has a character that must be percent-encoded").
+				WithHint("send a space within a query as %20, a # as %23")
+		}
+	}
+	return nil
+}
+
 // hidden says what a decoded path has that it may not have, if anything.
 func hidden(decoded string) string {
 	for i := range len(decoded) {

@@ -172,6 +172,21 @@ func TestCheckProxyPath(t *testing.T) {
 	}
 }
 
+func TestCheckProxyQuery(t *testing.T) {
+	for query, ok := range map[string]bool{
+		"": true, "a=b&c": true, "?": true, "a=%20%23%00%zz": true, "a=../..": true, "q=é{}|\"<>\\": true,
+		"a b": false, " ": false, "a HTTP/1.1": false, "a\tb": false, "a\r\nHost: x": false, "a\x00": false, "a\x7f": false, "a#b": false,
+	} {
+		r := CheckProxyQuery(query)
+		if ok != (r == nil) {
+			t.Errorf("%q: %v", query, r)
+		}
+		if r != nil && r.Code != "PARAM_INVALID:query" {
+			t.Errorf("%q: code %s", query, r.Code)
+		}
+	}
+}
+
 // onWire sends an escaped path the way a proxy does and returns what the
 // server reads off the connection.
 func onWire(t *testing.T, escaped string) string {

@@ -45,6 +45,9 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 		rec.Upstream = ""
 		return refused
 	}
+	if refused := policy.CheckProxyQuery(req.RawQuery); refused != nil {
+		return refused
+	}
 	endpoint, ok := svc.Match(r.Method, req.EscapedPath)
 	if !ok {
 		return svc.NoEndpoint(r.Method, req.EscapedPath)
