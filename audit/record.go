@@ -102,6 +102,9 @@ type Record struct {
 	// ParentID is the token a token was derived from.
 	ParentID string
 
+	// Ancestors are the tokens above the parent, its own parent first.
+	Ancestors []string
+
 	// Spends are the tokens whose budgets a call counts against.
 	Spends []string
 
@@ -189,6 +192,7 @@ func (r *Record) appendRest(dst []byte) (_ []byte, errAt int) {
 	dst = appendInt(dst, "ttl", int64(r.TTL))
 	dst = appendField(dst, "kid", r.Kid)
 	dst = appendField(dst, "parentId", r.ParentID)
+	dst = appendList(dst, "ancestors", r.Ancestors)
 	dst = appendList(dst, "spends", r.Spends)
 	dst = appendInt(dst, "suppressed", int64(r.Suppressed))
 	dst = appendField(dst, "name", r.Name)

@@ -87,6 +87,8 @@ func init() {
 		"/health":                {group: Agent | Admin, event: "request", method: http.MethodGet, noBody: true, handler: health},
 		"/.well-known/jwks.json": {group: Agent, event: "request", method: http.MethodGet, noBody: true, handler: jwks},
 		"/vault.issueToken":      post(Agent, "token.issue", issueToken),
+		"/vault.delegateToken":   post(Agent, "token.delegate", delegateToken),
+		"/vault.introspectToken": post(Agent, "token.introspect", introspectToken),
 		"/vault.call":            post(Agent, "proxy.call", call),
 		"/vault.revoke":          post(Agent, "token.revoke", revoke),
 		"/vault.audit.query":     post(Agent, "audit.query", auditQuery),

@@ -41,17 +41,12 @@ func (v *Vault) Authorize(caller Caller, header http.Header) *refusal.Refusal {
 	return v.admin.check(header["Authorization"], caller.Client)
 }
 
+// IsAdmin reports whether a header shows the admin token, without counting one
+// that is not: it is for routes that agents use, too.
+func (v *Vault) IsAdmin(header http.Header) bool { return v.admin.holds(header["Authorization"]) }
+
 func (g *adminGate) check(authorization []string, client netip.Addr) *refusal.Refusal {
-	given := ""
-	if len(authorization) == 1 {
-		if token, ok := strings.CutPrefix(authorization[0], "Bearer "); ok {
-			given = token
-		}
-	}
-	// The digests are compared, so that neither content nor length shows in
-	// how long it takes.
-	sum := sha256.Sum256([]byte(given))
-	if subtle.ConstantTimeCompare(sum[:], g.digest[:]) == 1 {
+	if g.holds(authorization) {
 		return nil
 	}
 	if g.failed(client) > adminFailures {
@@ -62,6 +57,20 @@ func (g *adminGate) check(authorization []string, client netip.Addr) *refusal.Re
 	return refusal.New("ADMIN_UNAUTHORIZED", "this route needs the admin token").
 		WithHint("send it as Authorization: Bearer <admin token>").
 		WithChallenge(`Bearer realm="caddyvault admin"`)
+}
+
+// holds reports whether there is one header, and it has the admin token.
+func (g *adminGate) holds(authorization []string) bool {
+	given := ""
+	if len(authorization) == 1 {
+		if token, ok := strings.CutPrefix(authorization[0], "Bearer "); ok {
+			given = token
+		}
+	}
+	// The digests are compared, so that neither content nor length shows in
+	// how long it takes.
+	sum := sha256.Sum256([]byte(given))
+	return subtle.ConstantTimeCompare(sum[:], g.digest[:]) == 1
 }
 
 // failed counts a failure and returns how many there were in this minute. All

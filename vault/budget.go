@@ -117,6 +117,19 @@ func (l limits) reserve() *refusal.Refusal {
 	return nil
 }
 
+// over reports whether no further call may start.
+func (l limits) over() bool {
+	for i := range l {
+		l[i].mu.Lock()
+		refused := l[i].spent()
+		l[i].mu.Unlock()
+		if refused != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // spent says why no further call may start. l is locked.
 func (l *limit) spent() *refusal.Refusal {
 	switch {

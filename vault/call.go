@@ -41,11 +41,25 @@ type CallRequest struct {
 // the request can name the agent in its logs.
 func (v *Vault) Admit(req CallRequest, rec *audit.Record) (*token.Verified, *refusal.Refusal) {
 	rec.Service, rec.Action = req.Service, req.Action
-	t, _, refused := v.verify(req.Token)
+	t, keys, refused := v.verify(req.Token)
 	if t != nil {
 		rec.TokenID, rec.Scope, rec.Context = t.ID, t.Scope, auditContext(t.Context)
+		if len(keys.ancestors) > 0 {
+			rec.ParentID, rec.Ancestors = keys.ancestors[0], keys.ancestors[1:]
+		}
 	}
 	return t, refused
+}
+
+// decideAction decides whether the token's agent may call an action, and so
+// every agent that the token came from: whoever may no longer do something
+// has no child that may.
+func decideAction(svc *policy.Compiled, t *token.Verified, action string) (*policy.CompiledEndpoint, *refusal.Refusal) {
+	endpoint, refused := svc.DecideAction(t.Subject, action)
+	for i := 0; refused == nil && i < len(t.Chain); i++ {
+		_, refused = svc.DecideAction(t.Chain[i].AgentID, action)
+	}
+	return endpoint, refused
 }
 
 // Call makes the call for an admitted token and streams the answer to w. A
@@ -62,7 +76,7 @@ func (v *Vault) Call(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 	if req.Action == "" {
 		return refusal.New("ACTION_REQUIRED", "name the action in the field action")
 	}
-	endpoint, refused := svc.DecideAction(t.Subject, req.Action)
+	endpoint, refused := decideAction(svc, t, req.Action)
 	if refused != nil {
 		return refused
 	}

@@ -75,10 +75,6 @@ func (v *Vault) Issue(ctx context.Context, caller Caller, req IssueRequest, rec 
 		return nil, refused
 	}
 
-	ttl := v.TokenTTL
-	if req.TTL > 0 {
-		ttl = min(time.Duration(min(req.TTL, int64(v.TokenTTLMax/time.Second)))*time.Second, v.TokenTTLMax)
-	}
 	if refused := checkLimits(svc, req.Limits); refused != nil {
 		return nil, refused
 	}
@@ -86,7 +82,7 @@ func (v *Vault) Issue(ctx context.Context, caller Caller, req IssueRequest, rec 
 	return v.sign(ctx, token.Claims{
 		Subject:   agent,
 		IssuedAt:  now,
-		ExpiresAt: now.Add(ttl),
+		ExpiresAt: now.Add(v.life(req.TTL)),
 		Service:   svc.Name,
 		Scope:     uniqueScopes(req.Scope),
 		Context:   tc,
@@ -110,7 +106,7 @@ func (v *Vault) sign(ctx context.Context, claims token.Claims, rec *audit.Record
 		return nil, refusal.New(refusal.Internal, "the token could not be signed").WithCause(err)
 	}
 
-	ttl := claims.ExpiresAt.Sub(claims.IssuedAt)
+	ttl := time.Duration(claims.ExpiresAt.Unix()-claims.IssuedAt.Unix()) * time.Second
 	rec.Event = "token.issued"
 	rec.TokenID = claims.ID
 	rec.Scope = claims.Scope

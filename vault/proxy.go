@@ -76,7 +76,7 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 func decideAlternatives(svc *policy.Compiled, first *policy.CompiledEndpoint, t *token.Verified, req ProxyRequest, hasBody bool) (*policy.CompiledEndpoint, *refusal.Refusal) {
 	var why *refusal.Refusal
 	for _, e := range first.Alternatives() {
-		_, refused := svc.DecideAction(t.Subject, e.Name)
+		_, refused := decideAction(svc, t, e.Name)
 		if refused == nil {
 			refused = e.DecideScope(t.Scope)
 		}

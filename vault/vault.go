@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -130,7 +131,17 @@ func randomBytes(n int) []byte {
 // once when the token is verified.
 type tokenKeys struct {
 	own    [4]revocations.Key // its entries in the revocation index
+	above  []aboveKey         // those of the tokens it was derived from
 	limits limits             // the budgets that its calls count against
+
+	ancestors []string // the ids of those tokens, the parent first
+}
+
+// aboveKey is an entry in the revocation index that concerns a token because
+// of one above it.
+type aboveKey struct {
+	key  revocations.Key
+	kind uint8 // an index of revocationCodes
 }
 
 // revocationKinds and revocationCodes stand in the order in which a revoked
@@ -140,11 +151,33 @@ var (
 	revocationCodes = [4]string{"TOKEN_REVOKED", "SESSION_REVOKED", "TASK_REVOKED", "AGENT_REVOKED"}
 )
 
+const (
+	kindToken = 0
+	kindTask  = 2
+	kindAgent = 3
+)
+
 func (st *State) revocationKeys(c *token.Claims) *tokenKeys {
 	ids := [4]string{c.ID, c.Context.SessionID, c.Context.TaskID, c.Subject}
 	keys := &tokenKeys{limits: st.budgets.limits(c)}
 	for i, id := range ids {
 		keys.own[i] = st.revocations.Key(revocationKinds[i], id)
+	}
+	// A family has one session. Agents and tasks that are the same as below
+	// are looked at once.
+	add := func(kind uint8, id string) {
+		k := aboveKey{st.revocations.Key(revocationKinds[kind], id), kind}
+		if k.key != keys.own[kind] && !slices.Contains(keys.above, k) {
+			keys.above = append(keys.above, k)
+		}
+	}
+	for _, a := range c.Chain {
+		keys.ancestors = append(keys.ancestors, a.ID)
+		add(kindToken, a.ID)
+		add(kindAgent, a.AgentID)
+		if a.TaskID != "" {
+			add(kindTask, a.TaskID)
+		}
 	}
 	return keys
 }
@@ -155,6 +188,11 @@ func (st *State) revoked(keys *tokenKeys) string {
 	for i, k := range keys.own {
 		if st.revocations.Revoked(k, now) {
 			return revocationCodes[i]
+		}
+	}
+	for _, k := range keys.above {
+		if st.revocations.Revoked(k.key, now) {
+			return revocationCodes[k.kind]
 		}
 	}
 	return ""
@@ -174,6 +212,9 @@ func (v *Vault) verify(raw string) (*token.Verified, *tokenKeys, *refusal.Refusa
 	keys := t.Ext.(*tokenKeys)
 	if code := v.revoked(keys); code != "" {
 		return t, keys, revokedRefusal(code)
+	}
+	if t.Bound != nil {
+		return t, keys, refusal.New("TOKEN_BINDING_REQUIRED", "the token is bound to its holder, who has to show it")
 	}
 	return t, keys, nil
 }
