@@ -66,24 +66,44 @@ func (rq *request) refuse(r *refusal.Refusal) {
 	if r.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(float64(r.RetryAfter)/float64(time.Second)))))
 	}
-	base := refusal.Base(code)
-	body, err := json.Marshal(problem{
-		Type:      "urn:caddyvault:error:" + base,
-		Title:     title(base),
-		Status:    r.Status,
-		Detail:    printable(r.Detail, 1024),
-		Error:     code,
-		RequestID: rq.requestID(),
-		Hint:      printable(r.Hint, 1024),
-	}, jsontext.AllowInvalidUTF8(true))
-	if err != nil {
-		body = []byte(`{"error":"INTERNAL"}`)
-	}
+	body := rq.problemText(r, code)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	rq.w.WriteHeader(r.Status)
 	if rq.Method != http.MethodHead {
 		_, _ = rq.w.Write(body)
 	}
+}
+
+// problemText is what is sent of a refusal.
+func (rq *request) problemText(r *refusal.Refusal, code string) []byte {
+	detail, hint := printable(r.Detail, 1024), printable(r.Hint, 1024)
+	if rq.fromGit() {
+		lines := code + ": " + detail + "\n"
+		if hint != "" {
+			lines += hint + "\n"
+		}
+		return []byte(lines)
+	}
+	base := refusal.Base(code)
+	body, err := json.Marshal(problem{
+		Type:      "urn:caddyvault:error:" + base,
+		Title:     title(base),
+		Status:    r.Status,
+		Detail:    detail,
+		Error:     code,
+		RequestID: rq.requestID(),
+		Hint:      hint,
+	}, jsontext.AllowInvalidUTF8(true))
+	if err != nil {
+		return []byte(`{"error":"INTERNAL"}`)
+	}
+	return body
+}
+
+// fromGit reports whether the client is git, which shows its user plain text
+// and nothing else.
+func (rq *request) fromGit() bool {
+	return strings.HasPrefix(rq.URL.Path, proxyPrefix) && strings.HasPrefix(rq.Header.Get("User-Agent"), "git/")
 }
 
 // problemType is the media type of a refusal. A service's own library that
@@ -93,6 +113,9 @@ func (rq *request) problemType() string {
 	const usual = "application/problem+json"
 	if !strings.HasPrefix(rq.URL.Path, proxyPrefix) {
 		return usual
+	}
+	if rq.fromGit() {
+		return "text/plain; charset=utf-8"
 	}
 	takesJSON := false
 	for _, list := range rq.Header["Accept"] {
