@@ -81,6 +81,11 @@ type Service struct {
 	// pass. Default: on.
 	Scrub string `json:"scrub,omitzero"`
 
+	// Whether an answer that is a stream, a download or a WebSocket goes on
+	// after its token has expired. Default: false. A revoked token ends it
+	// always.
+	StreamsOutliveToken bool `json:"streamsOutliveToken,omitzero"`
+
 	// How long to wait for the upstream, by kind of wait.
 	Timeouts Timeouts `json:"timeouts,omitzero"`
 
@@ -139,11 +144,13 @@ type Timeouts struct {
 	// Default: 10m, as a language model may think that long.
 	FirstByte Duration `json:"firstByte,omitzero"`
 
-	// Silence in an answer that has begun. Default: 5m.
+	// Silence in a request's body, in an answer that has begun, or both ways
+	// in a WebSocket. Default: 5m.
 	Idle Duration `json:"idle,omitzero"`
 
-	// The whole of a request that is neither a stream nor an upgrade.
-	// Default: 30m.
+	// The whole of a call whose answer is neither a stream (by its media
+	// type: text/event-stream, application/x-ndjson and its like) nor an
+	// upgrade. Default: 30m.
 	Total Duration `json:"total,omitzero"`
 }
 

@@ -142,6 +142,8 @@ var statuses = map[string]int{
 	"NOT_FOUND":        http.StatusNotFound,
 
 	"METHOD_NOT_ALLOWED":     http.StatusMethodNotAllowed,
+	"CLIENT_TIMEOUT":         http.StatusRequestTimeout,
+	"CLIENT_CLOSED":          499, // recorded only: nobody is there to be told
 	"SERVICE_ALREADY_EXISTS": http.StatusConflict,
 	"BODY_TOO_LARGE":         http.StatusRequestEntityTooLarge,
 	"PATH_TOO_LONG":          http.StatusRequestURITooLong,

@@ -199,3 +199,8 @@ func seconds(d *jsontext.Decoder) (time.Time, bool) {
 	}
 	return time.Unix(int64(n), 0), true
 }
+
+// Remaining returns how long after now a token with these claims is accepted.
+func (a *Authority) Remaining(c *Claims, now time.Time) time.Duration {
+	return c.ExpiresAt.Add(a.opts.Leeway).Sub(now)
+}

@@ -29,6 +29,9 @@ const smallBody = 64 << 10
 // ask by itself: nothing that would have to be undone.
 const acceptEncoding = "identity"
 
+// clientClosed is recorded for a client that left before its answer was over.
+const clientClosed = "CLIENT_CLOSED"
+
 // maxPadding is how much may follow a compressed body, in bytes.
 const maxPadding = 64 << 10
 
@@ -39,7 +42,7 @@ const maxWindow = 8 << 20
 // of its headers, trailers and body, whatever it was compressed with.
 func (t *transport) answer(ctx context.Context, res *http.Response, c *call, secrets *scrub.Scrubber) error {
 	hasBody := c.out.Method != http.MethodHead && res.StatusCode != http.StatusNoContent && res.StatusCode != http.StatusNotModified
-	source := &countedBody{ReadCloser: res.Body, n: &c.result.ResponseBytes, spend: c.out.Spend}
+	source := &countedBody{ReadCloser: res.Body, n: &c.result.ResponseBytes, reading: &c.watch.inAnswer, spend: c.out.Spend}
 	body := &answerBody{ctx: ctx, res: res, result: c.result, secrets: secrets, source: source}
 	res.Body = body
 	if secrets == nil || !secrets.Active() {
@@ -158,15 +161,10 @@ func (b *answerBody) Read(p []byte) (int, error) {
 			if err = causeOr(b.ctx, err); b.ctx.Err() == nil || errors.As(err, new(*refusal.Refusal)) {
 				b.result.Code = refusalFor(err).Code
 			} else {
-				b.result.Code = "CLIENT_CLOSED"
+				b.result.Code = clientClosed
 			}
 		}
-		if b.scrub != nil {
-			b.result.Redactions += b.scrub.Hits()
-			if b.block && b.scrub.Hits() > 0 {
-				b.result.Code = blocked().Code // though the error is yet to come
-			}
-		}
+		b.finish()
 		if b.secrets != nil && b.secrets.Active() {
 			b.result.Redactions += scrubHeader(b.res.Trailer, b.secrets)
 		}
@@ -182,8 +180,31 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close closes the connection's body.
-func (b *answerBody) Close() error { return b.source.Close() }
+// finish adds up what was found in the body.
+func (b *answerBody) finish() {
+	if b.scrub == nil {
+		return
+	}
+	b.result.Redactions += b.scrub.Hits()
+	if b.block && b.scrub.Hits() > 0 {
+		b.result.Code = blocked().Code // though the error is yet to come
+	}
+}
+
+// Close closes the connection's body. One that is not at its end was given up:
+// the client is gone, or the call was cut while it took its time.
+func (b *answerBody) Close() error {
+	err := b.source.Close()
+	if !b.ended {
+		b.ended = true
+		b.result.Code = clientClosed
+		if r, ok := errors.AsType[*refusal.Refusal](context.Cause(b.ctx)); ok {
+			b.result.Code = r.Code
+		}
+		b.finish()
+	}
+	return err
+}
 
 // eofNoter notes that its reader has come to its end.
 type eofNoter struct {

@@ -80,7 +80,18 @@ func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, 
 	defer s.release()
 
 	c := &call{out: out, result: result, client: w, from: r, noLength: out.Method == http.MethodHead && r.Method != http.MethodHead}
-	req := r.WithContext(context.WithValue(r.Context(), callKey{}, c))
+	ctx := r.Context()
+	if out.Cut == nil {
+		ctx, out.Cut = context.WithCancelCause(ctx)
+		defer out.Cut(nil)
+	}
+	c.watch = watch{limits: out.Service.Timeouts, expires: out.Expires, result: result, cut: out.Cut, client: w}
+	c.watch.begin()
+	defer c.watch.end()
+	if out.Body != nil && out.Body != http.NoBody && out.Body == r.Body {
+		c.watch.interruptible(ctx)
+	}
+	req := r.WithContext(context.WithValue(ctx, callKey{}, c))
 	// What the proxy sees, and may log, is the request as it goes out, less
 	// the secret. RoundTrip takes the client's headers from out.
 	req.Method = out.Method
@@ -94,7 +105,16 @@ func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, 
 	req.TransferEncoding = nil
 
 	err = s.handler.ServeHTTP(w, req, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
+	if c.watch.interrupted.Load() {
+		if err != nil {
+			result.Code = refusalFor(err).Code
+		}
+		panic(http.ErrAbortHandler) // the connection must not be used again
+	}
 	if err == nil {
+		if result.Status == 0 {
+			result.Code = clientClosed
+		}
 		return nil
 	}
 	refused := refusalFor(err)

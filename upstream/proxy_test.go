@@ -386,7 +386,7 @@ func TestRefusalFor(t *testing.T) {
 		t.Errorf("forbidden: %s", r.Code)
 	}
 	timeout := &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
-	if r := refusalFor(dialError{reverseproxy.NewDialError(timeout), timeout}); r.Code != "UPSTREAM_TIMEOUT" {
+	if r := refusalFor(dialError{reverseproxy.NewDialError(timeout), timeout}); r.Code != "UPSTREAM_TIMEOUT:connect" {
 		t.Errorf("a connection that takes too long: %s", r.Code)
 	}
 	if !errors.As(error(dialError{reverseproxy.NewDialError(timeout), timeout}), new(reverseproxy.DialError)) {

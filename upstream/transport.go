@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"errors"
-	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -13,11 +12,9 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
@@ -67,9 +64,6 @@ func newTransport(ctx caddy.Context, t *reverseproxy.HTTPTransport, svc *policy.
 	}
 	if t.DialTimeout == 0 {
 		t.DialTimeout = caddy.Duration(svc.Timeouts.Connect)
-	}
-	if t.ResponseHeaderTimeout == 0 {
-		t.ResponseHeaderTimeout = caddy.Duration(svc.Timeouts.FirstByte)
 	}
 	if t.ExpectContinueTimeout == 0 {
 		t.ExpectContinueTimeout = caddy.Duration(continueTimeout)
@@ -156,6 +150,8 @@ type call struct {
 	client http.ResponseWriter
 	from   *http.Request // as it came from the client
 
+	watch watch
+
 	// noLength says that the length in the upstream's header is not that of
 	// the answer: it asks with HEAD on behalf of a client that did not.
 	noLength bool
@@ -199,14 +195,15 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 
 	var secrets *scrub.Scrubber
-	ctx, done := hideTrace(req.Context(), c.client, t.passSetCookie, &secrets)
+	c.watch.phase.Store(connecting)
+	ctx, done := hideTrace(req.Context(), c, t.passSetCookie, &secrets)
 	defer done()
 	out := (&http.Request{
 		Method:        c.out.Method,
 		URL:           target,
 		Host:          t.origin.Host,
 		Header:        header,
-		Body:          countRequest(req.Body, &c.result.RequestBytes, c.out.Spend),
+		Body:          c.requestBody(req.Body),
 		ContentLength: req.ContentLength,
 		Trailer:       req.Trailer,
 		Proto:         "HTTP/1.1",
@@ -241,6 +238,14 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !c.out.Endpoint.PassRedirects {
 		t.rewriter.apply(res.Header, target, c.from) // before the secret, which may be in the URL, is taken out
 	}
+	stream := isStream(res.Header)
+	if stream {
+		res.ContentLength = -1 // for Caddy, which then flushes every piece
+	}
+	if refused := c.watch.answered(ctx, stream, c.out.Method != http.MethodHead && (res.ContentLength < 0 || res.ContentLength > smallBody)); refused != nil {
+		res.Body.Close()
+		return nil, refused
+	}
 	if err := t.answer(ctx, res, c, secrets); err != nil {
 		res.Body.Close()
 		return nil, err
@@ -255,32 +260,6 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 var userAgent = []string{"caddyvault"}
 
-// countRequest counts the bytes of a request's body as they are read, which a
-// transport may go on doing after RoundTrip has returned.
-func countRequest(body io.ReadCloser, n *atomic.Int64, spend func(int) error) io.ReadCloser {
-	if body == nil || body == http.NoBody {
-		return body
-	}
-	return &countedBody{ReadCloser: body, n: n, spend: spend}
-}
-
-type countedBody struct {
-	io.ReadCloser
-	n     *atomic.Int64
-	spend func(n int) error // nil if nothing bounds them
-}
-
-func (b *countedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.n.Add(int64(n))
-	if b.spend != nil && n > 0 {
-		if refused := b.spend(n); refused != nil {
-			err = refused
-		}
-	}
-	return n, err
-}
-
 // traceless hides the proxy's client trace from the transport underneath:
 // through it an upstream's 1xx answers would go to the client past every
 // filter.
@@ -294,13 +273,19 @@ func (c traceless) Value(key any) any {
 	return v
 }
 
-// hideTrace returns a context whose 1xx answers go to w with their headers
-// filtered. done must be called when the round trip is over.
+// hideTrace returns a context whose 1xx answers go to the client with their
+// headers filtered, and that tells the watch how far the call is. done must be called when the round trip is over.
 // The scrubber is known only later, when the secret is.
-func hideTrace(ctx context.Context, w http.ResponseWriter, passSetCookie bool, secrets **scrub.Scrubber) (_ context.Context, done func()) {
+func hideTrace(ctx context.Context, c *call, passSetCookie bool, secrets **scrub.Scrubber) (_ context.Context, done func()) {
 	var mu sync.Mutex
 	var over bool
 	trace := &httptrace.ClientTrace{
+		WroteHeaders: func() { c.watch.advance(sending) },
+		WroteRequest: func(info httptrace.WroteRequestInfo) {
+			if info.Err == nil {
+				c.watch.advance(waiting)
+			}
+		},
 		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
 			mu.Lock()
 			defer mu.Unlock()
@@ -313,10 +298,10 @@ func hideTrace(ctx context.Context, w http.ResponseWriter, passSetCookie bool, s
 				scrubHeader(hints, *secrets)
 			}
 			delete(hints, "Link") // preloads would be fetched from the vault's origin
-			h := w.Header()
+			h := c.client.Header()
 			own := h.Clone()
 			maps.Copy(h, hints)
-			w.WriteHeader(code)
+			c.client.WriteHeader(code)
 			clear(h)
 			maps.Copy(h, own)
 			return nil
@@ -327,40 +312,4 @@ func hideTrace(ctx context.Context, w http.ResponseWriter, passSetCookie bool, s
 		over = true
 		mu.Unlock()
 	}
-}
-
-// causeOr returns the refusal that cut a call short, if that is what ended it,
-// else err.
-func causeOr(ctx context.Context, err error) error {
-	if r, ok := errors.AsType[*refusal.Refusal](context.Cause(ctx)); ok {
-		return r
-	}
-	return err
-}
-
-// refusalFor turns what went wrong between here and the upstream into the
-// refusal a client gets. Only the class of the error is told; its text, which
-// may name internal addresses, is for the server's log.
-func refusalFor(err error) *refusal.Refusal {
-	if r, ok := errors.AsType[*refusal.Refusal](err); ok {
-		return r
-	}
-	if herr, ok := errors.AsType[caddyhttp.HandlerError](err); ok && herr.Err != nil {
-		err = herr.Err
-	}
-	var (
-		netErr  net.Error
-		dialErr reverseproxy.DialError
-	)
-	switch {
-	case errors.Is(err, errForbidden):
-		return refusal.New("UPSTREAM_FORBIDDEN", "the service's host leads to an address that the vault does not connect to").WithCause(err)
-	case isTLSError(err):
-		return refusal.New("UPSTREAM_TLS", "no trusted TLS connection to the upstream could be made").WithCause(err)
-	case errors.As(err, &netErr) && netErr.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return refusal.New("UPSTREAM_TIMEOUT", "the upstream did not answer in time").WithCause(err)
-	case errors.As(err, &dialErr), errors.As(err, &netErr), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return refusal.New("UPSTREAM_UNREACHABLE", "the upstream could not be reached").WithCause(err)
-	}
-	return refusal.New("UPSTREAM_PROTOCOL", "the upstream's answer could not be understood").WithCause(err)
 }

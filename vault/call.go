@@ -191,8 +191,12 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 		return refused
 	}
 
-	ctx, leave := v.live.begin(r.Context(), keys)
+	ctx, cut, leave := v.live.begin(r.Context(), keys)
 	defer leave()
+	out.Cut = cut
+	if !out.Service.StreamsOutliveToken {
+		out.Expires = time.Now().Add(v.tokens.Remaining(&t.Claims, start))
+	}
 	if len(keys.limits) > 0 {
 		ctx, out.Spend = keys.limits.meter(ctx)
 	}
@@ -201,7 +205,7 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 	var result Result
 	code := refusal.Internal // if Do panics before it has an answer
 	end := sync.OnceFunc(func() {
-		if result.Status != 0 {
+		if result.Status != 0 || code == "" || code == refusal.Internal && result.Code != "" {
 			code = result.Code
 		}
 		rec := started

@@ -39,15 +39,15 @@ func newLiveCalls() *liveCalls {
 }
 
 // begin enters a call; its context ends with the refusal as its cause when it
-// is cut. end takes it out again.
-func (l *liveCalls) begin(ctx context.Context, keys *tokenKeys) (_ context.Context, end func()) {
+// is cut, which cut does. end takes it out again.
+func (l *liveCalls) begin(ctx context.Context, keys *tokenKeys) (_ context.Context, cut context.CancelCauseFunc, end func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c := &liveCall{shard: uint(rand.Uint32() % liveShards), keys: keys, cancel: cancel}
 	s := &l.shards[c.shard]
 	s.mu.Lock()
 	s.calls[c] = struct{}{}
 	s.mu.Unlock()
-	return ctx, func() {
+	return ctx, cancel, func() {
 		s.mu.Lock()
 		delete(s.calls, c)
 		s.mu.Unlock()

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -54,6 +55,14 @@ type Outbound struct {
 	// and then the call ends with it.
 	Spend func(n int) error
 
+	// Cut ends the context of the call with a refusal as its cause. The
+	// upstream uses it for what takes too long.
+	Cut context.CancelCauseFunc
+
+	// Expires is when the token stops being good, and with it a stream that
+	// was opened with it; zero if streams go on.
+	Expires time.Time
+
 	// Authorize is asked once for each attempt, right before the secret is
 	// added: whether the token is still good, and what the secret is now.
 	Authorize func() (Credential, *refusal.Refusal)
@@ -78,8 +87,8 @@ type Result struct {
 	// Status is the upstream's HTTP status, 0 if it did not answer.
 	Status int
 
-	// Code says why an answer broke off after its status; empty if it did
-	// not.
+	// Code says why an answer broke off after its status, or that the client
+	// left before there was one; empty if neither happened.
 	Code string
 
 	// RequestBytes and ResponseBytes are the bodies' lengths as they passed.
