@@ -58,6 +58,11 @@ func (rq *request) refuse(r *refusal.Refusal) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Vault-Error", code)
+	if rq.ProtoMajor == 1 && rq.Header["Expect"] != nil {
+		// The client may wait for this answer before it sends its body, and
+		// the server would wait for the body to keep the connection.
+		h.Set("Connection", "close")
+	}
 	if len(r.Challenge) > 0 {
 		h["Www-Authenticate"] = r.Challenge
 	} else if r.Status == http.StatusUnauthorized {

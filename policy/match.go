@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"net/http"
 	"slices"
 	"strings"
 )
@@ -165,6 +166,8 @@ func (t *tail) match(rest string) bool {
 // endpoint that is not in allowedActions is found, too, so that DecideAction
 // can name it.
 //
+// HEAD is GET where no endpoint of its own matches: it tells no more.
+//
 // There is no match if an upstream that reads the path more loosely (decodes
 // more, drops empty segments or ";" parameters) would come to a stricter
 // endpoint than the one found: /v1/%61dmin is not /v1/*, where there is a
@@ -175,6 +178,9 @@ func (c *Compiled) Match(method, escapedPath string) (*CompiledEndpoint, bool) {
 	}
 	found := c.index.find(method, escapedPath)
 	if found == nil {
+		if method == http.MethodHead {
+			return c.Match(http.MethodGet, escapedPath)
+		}
 		return nil, false
 	}
 	if c.otherReading(found[0], escapedPath) != nil {
