@@ -47,6 +47,11 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //		allowed_hosts    <host...>
 //		allow_private    <cidr...>
 //		revocations_keep <duration>
+//		signing {
+//			algorithm    EdDSA|ES256|HS256
+//			rotate_every <duration>
+//			publish_for  <duration>
+//		}
 //		agents {
 //			identity <placeholder>
 //			trust    loopback|none|all
@@ -102,6 +107,9 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "agents":
 			a.Agents = new(Agents)
 			err = a.Agents.unmarshalCaddyfile(d)
+		case "signing":
+			a.Signing = new(Signing)
+			err = a.Signing.unmarshalCaddyfile(d)
 		case "audit":
 			a.Audit = new(Audit)
 			err = a.Audit.unmarshalCaddyfile(d)

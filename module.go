@@ -8,6 +8,7 @@
 package caddyvault
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -74,6 +75,10 @@ type App struct {
 	// is generated in the data directory, and its public half is published at
 	// `/.well-known/jwks.json`.
 	SigningKey string `json:"signing_key,omitempty"`
+
+	// How the generated keys sign tokens, and when another takes over.
+	// Default: EdDSA, and no other until an administrator says so.
+	Signing *Signing `json:"signing,omitempty"`
 
 	// A reference to the key that wraps the keys of stored secrets: 64 hex
 	// digits, or 32 bytes in base64. Default: one is generated in the data
@@ -263,7 +268,12 @@ func (a *App) setVaultConfig() error {
 		}
 		*s.into = value
 	}
-	return nil
+	if a.vaultConf.SigningKey != "" && a.Signing != nil {
+		return errors.New("signing: tokens are signed with signing_key; leave one of the two out")
+	}
+	var err error
+	a.vaultConf.Signing, err = a.Signing.config()
+	return err
 }
 
 // Start opens the vault, so that a configuration whose state cannot be opened

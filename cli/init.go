@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -109,7 +110,10 @@ var generatedKeys = []generatedKey{
 		return writeNew(path, []byte(hex.EncodeToString(b)+"\n"), 0o600)
 	}},
 	{vault.SigningKeyFile, "VAULT_SIGNING_KEY", func(path string) error {
-		_, err := token.LoadOrCreateEd25519(path, true)
+		ring, err := token.OpenRing(path, time.Now, nil)
+		if err == nil {
+			_, err = ring.Ensure("EdDSA", true)
+		}
 		return err
 	}},
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/caddyvault/caddyvault/store/secrets"
 	"github.com/caddyvault/caddyvault/token"
@@ -41,7 +42,7 @@ func TestInit(t *testing.T) {
 	if _, err := secrets.LoadKEKFile(filepath.Join(data, ".vault-key")); err != nil {
 		t.Error(err)
 	}
-	if _, err := token.LoadOrCreateEd25519(filepath.Join(data, "signing-key.pem"), false); err != nil {
+	if ring, err := token.OpenRing(filepath.Join(data, "signing-key.pem"), time.Now, nil); err != nil || len(ring.List()) != 1 {
 		t.Error(err)
 	}
 	if admin := read(t, filepath.Join(data, "admin.token")); len(admin) != 65 {

@@ -28,6 +28,10 @@ var adminRoutes = map[string]adminRoute{
 	"listSecrets":     listSecrets,
 	"listRevocations": listRevocations,
 	"unrevoke":        unrevoke,
+
+	"listSigningKeys":  listSigningKeys,
+	"rotateSigningKey": rotateSigningKey,
+	"retireSigningKey": retireSigningKey,
 }
 
 // asAdmin records the call before it is answered.

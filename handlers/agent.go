@@ -1,6 +1,9 @@
 package handlers
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -30,10 +33,24 @@ func health(rq *request, _ []byte) *refusal.Refusal {
 	return nil
 }
 
-// jwks answers GET /.well-known/jwks.json.
+// jwks answers GET /.well-known/jwks.json. A key is published for longer than
+// the set may be kept before it signs.
 func jwks(rq *request, _ []byte) *refusal.Refusal {
-	rq.w.Header().Set("Cache-Control", "public, max-age=300")
-	rq.answerRaw(200, rq.vault.JWKS())
+	set := rq.vault.JWKS()
+	sum := sha256.Sum256(set)
+	tag := `"` + base64.RawURLEncoding.EncodeToString(sum[:16]) + `"`
+	h := rq.w.Header()
+	h.Set("Cache-Control", "public, max-age="+strconv.Itoa(vault.JWKSMaxAge))
+	h.Set("ETag", tag)
+	for _, known := range rq.Header["If-None-Match"] {
+		for one := range strings.SplitSeq(known, ",") {
+			if one = strings.TrimPrefix(strings.TrimSpace(one), "W/"); one == tag || one == "*" {
+				rq.w.WriteHeader(http.StatusNotModified)
+				return nil
+			}
+		}
+	}
+	rq.answerRaw(200, set)
 	return nil
 }
 

@@ -138,6 +138,7 @@ var statuses = map[string]int{
 	"UNKNOWN_ACTION":   http.StatusNotFound,
 	"UNKNOWN_TEMPLATE": http.StatusNotFound,
 	"UNKNOWN_SECRET":   http.StatusNotFound,
+	"UNKNOWN_KEY":      http.StatusNotFound,
 	"NO_ENDPOINT":      http.StatusNotFound,
 	"NOT_FOUND":        http.StatusNotFound,
 
@@ -145,6 +146,7 @@ var statuses = map[string]int{
 	"CLIENT_TIMEOUT":         http.StatusRequestTimeout,
 	"CLIENT_CLOSED":          499, // recorded only: nobody is there to be told
 	"SERVICE_ALREADY_EXISTS": http.StatusConflict,
+	"SIGNING_KEY_CONFIGURED": http.StatusConflict,
 	"BODY_TOO_LARGE":         http.StatusRequestEntityTooLarge,
 	"PATH_TOO_LONG":          http.StatusRequestURITooLong,
 	"UNSUPPORTED_MEDIA_TYPE": http.StatusUnsupportedMediaType,

@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -57,15 +60,28 @@ type Options struct {
 	Derive func(*Claims) any
 }
 
-// Authority issues and verifies tokens. It is safe for use by many goroutines
-// and never changes: new keys are a new Authority, with an empty cache.
+// Authority issues and verifies tokens. It is safe for use by many goroutines.
+// Its keys are those it was made with, or follow those of a Ring.
 type Authority struct {
-	opts    Options
+	opts   Options
+	ring   *Ring  // nil for keys that never change
+	alg    string // of the ring's keys that sign
+	tables atomic.Pointer[tables]
+	mu     sync.Mutex // of those who make new tables
+	cache  *cache     // nil if nothing is remembered
+}
+
+// tables are the keys at one time; they never change.
+type tables struct {
 	signing *material
 	noKid   *verifier            // HS256 under the signing key, or nil
 	byKid   map[string]*verifier // one (algorithm, key) a key id
+	gone    map[string]bool      // ids of keys that are retired
 	jwks    []byte
-	cache   *cache // nil if nothing is remembered
+
+	// For which state of the ring, and until when, in Unix nanoseconds.
+	gen   uint64
+	until int64
 }
 
 // verifier is one key with the parser that accepts its algorithm only.
@@ -76,12 +92,54 @@ type verifier struct {
 }
 
 // New returns the authority that signs with signing and accepts its tokens and
-// those of the keys in verify. An HS256 key can only be the signing key: its
-// tokens carry no key id that could tell two of them apart.
+// those of the keys in verify. An HS256 key without an id can only be the
+// signing key: nothing could tell two of them apart.
 func New(signing Key, verify []Key, o Options) (*Authority, error) {
 	if signing.m == nil || signing.m.sign == nil {
 		return nil, errors.New("tokens: the signing key cannot sign")
 	}
+	a, err := emptyAuthority(o)
+	if err != nil {
+		return nil, err
+	}
+	t := &tables{signing: signing.m, byKid: make(map[string]*verifier)}
+	for i, k := range slices.Insert(slices.Clone(verify), 0, signing) {
+		switch {
+		case k.m == nil:
+			return nil, errors.New("tokens: an empty verification key")
+		case k.m.kid != "":
+			// The id is a digest of the key: the same id is the same key.
+			t.byKid[k.m.kid] = newVerifier(k.m, a.opts)
+		case i == 0:
+			t.noKid = newVerifier(k.m, a.opts)
+		default:
+			return nil, errors.New("tokens: an HS256 key verifies only as the signing key")
+		}
+	}
+	if t.jwks, err = t.publish(); err != nil {
+		return nil, err
+	}
+	a.tables.Store(t)
+	return a, nil
+}
+
+// NewOfRing returns the authority that signs with the ring's key of an
+// algorithm and accepts tokens of every key of the ring that is not retired.
+// Ensure must have returned a key of that algorithm.
+func NewOfRing(ring *Ring, alg string, o Options) (*Authority, error) {
+	a, err := emptyAuthority(o)
+	if err != nil {
+		return nil, err
+	}
+	a.ring, a.alg = ring, alg
+	if a.current().signing == nil {
+		return nil, errors.New("tokens: the ring has no key that signs")
+	}
+	return a, nil
+}
+
+// emptyAuthority checks the options and fills in the defaults.
+func emptyAuthority(o Options) (*Authority, error) {
 	if o.Audience == "" || o.Issuer == "" {
 		return nil, errors.New("tokens: audience and issuer are required")
 	}
@@ -103,29 +161,52 @@ func New(signing Key, verify []Key, o Options) (*Authority, error) {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = DefaultCacheBytes
 	}
-
-	a := &Authority{opts: o, signing: signing.m, byKid: make(map[string]*verifier)}
+	a := &Authority{opts: o}
 	if o.CacheBytes > 0 {
 		a.cache = newCache(o.CacheBytes)
 	}
-	for i, k := range slices.Insert(slices.Clone(verify), 0, signing) {
-		switch {
-		case k.m == nil:
-			return nil, errors.New("tokens: an empty verification key")
-		case k.m.kid != "":
-			// The id is a digest of the key: the same id is the same key.
-			a.byKid[k.m.kid] = newVerifier(k.m, o)
-		case i == 0:
-			a.noKid = newVerifier(k.m, o)
-		default:
-			return nil, errors.New("tokens: an HS256 key verifies only as the signing key")
+	return a, nil
+}
+
+// current returns the keys as they are now. With a ring, new tables are made
+// when it has changed or the time of a key has come.
+func (a *Authority) current() *tables {
+	t := a.tables.Load()
+	if a.ring == nil {
+		return t
+	}
+	view, now := a.ring.view.Load(), a.opts.Now()
+	if t.holds(view, now) {
+		return t
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if t = a.tables.Load(); t.holds(view, now) {
+		return t
+	}
+	t = &tables{byKid: make(map[string]*verifier), gone: make(map[string]bool), gen: view.gen, until: math.MaxInt64}
+	if next := view.next(now); !next.IsZero() {
+		t.until = next.UnixNano()
+	}
+	for i, k := range view.keys {
+		switch s, useful := view.state(i, now); {
+		case s == Retired:
+			t.gone[k.Kid()] = true
+		case useful:
+			t.byKid[k.Kid()] = newVerifier(k.m, a.opts)
 		}
 	}
-	var err error
-	if a.jwks, err = a.publish(); err != nil {
-		return nil, err
+	if k, ok := view.signing(a.alg, now); ok {
+		t.signing = k.m
 	}
-	return a, nil
+	t.jwks, _ = t.publish() // of strings only
+	a.tables.Store(t)
+	return t
+}
+
+// holds reports whether the tables are those of a view at now.
+func (t *tables) holds(view *ringView, now time.Time) bool {
+	return t != nil && t.gen == view.gen && now.UnixNano() < t.until
 }
 
 // newVerifier turns on every check that the library has. The same checks, and
@@ -149,16 +230,20 @@ func newVerifier(k *material, o Options) *verifier {
 }
 
 // publish returns the public keys as a JWK set, the signing key first.
-func (a *Authority) publish() ([]byte, error) {
+func (t *tables) publish() ([]byte, error) {
 	set := struct {
 		Keys []jwk `json:"keys"`
 	}{Keys: []jwk{}}
-	if k, ok := a.signing.jwk(); ok {
-		set.Keys = append(set.Keys, k)
+	signing := ""
+	if t.signing != nil {
+		signing = t.signing.kid
+		if k, ok := t.signing.jwk(); ok {
+			set.Keys = append(set.Keys, k)
+		}
 	}
 	var others []jwk
-	for kid, v := range a.byKid {
-		if k, ok := v.key.jwk(); ok && kid != a.signing.kid {
+	for kid, v := range t.byKid {
+		if k, ok := v.key.jwk(); ok && kid != signing {
 			others = append(others, k)
 		}
 	}
@@ -173,11 +258,17 @@ func (a *Authority) publish() ([]byte, error) {
 }
 
 // JWKS returns the keys that others may verify tokens with, as a JWK set
-// (RFC 7517, section 5): the Ed25519 keys, none if tokens are HS256.
-func (a *Authority) JWKS() []byte { return slices.Clone(a.jwks) }
+// (RFC 7517, section 5), those that will sign among them: none for HS256.
+func (a *Authority) JWKS() []byte { return slices.Clone(a.current().jwks) }
 
-// Kid returns the id of the signing key, which for HS256 is empty.
-func (a *Authority) Kid() string { return a.signing.kid }
+// Kid returns the id of the key that signs, which for the configured HS256 key
+// is empty.
+func (a *Authority) Kid() string {
+	if s := a.current().signing; s != nil {
+		return s.kid
+	}
+	return ""
+}
 
 // Verify returns what the token says, or a refusal: TOKEN_REQUIRED if raw is
 // empty, TOKEN_EXPIRED if its time is all that is wrong with it, otherwise
@@ -199,6 +290,9 @@ func (a *Authority) Verify(raw string) (*Verified, *refusal.Refusal) {
 	hash := a.cache.hash(raw)
 	// Outside of its time a token goes the long way, which knows the reason.
 	if e := a.cache.get(hash, raw); e != nil && e.in(a.opts.Now().Unix()) {
+		if e.verified.Key.m.dead.Load() {
+			return nil, retired()
+		}
 		return &e.verified, nil
 	}
 	v, life, r := a.verify(raw)
@@ -212,6 +306,13 @@ func (a *Authority) Verify(raw string) (*Verified, *refusal.Refusal) {
 func invalid(reason string) *refusal.Refusal {
 	r := refusal.New("TOKEN_INVALID", "the token is not valid: "+reason)
 	r.Challenge = []string{`Bearer error="invalid_token"`}
+	return r
+}
+
+// retired is TOKEN_REVOKED of a token whose key is.
+func retired() *refusal.Refusal {
+	r := refusal.New("TOKEN_REVOKED", "the key that signed the token has been retired").WithHint("issue a new token")
+	r.Challenge = []string{`Bearer error="invalid_token", error_description="revoked"`}
 	return r
 }
 

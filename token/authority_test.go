@@ -119,7 +119,7 @@ func TestIssueVerify(t *testing.T) {
 				t.Fatal(r)
 			}
 			want := testClaims()
-			want.Subject, want.Audience, want.Issuer, want.Kid = "tony", testAudience, testIssuer, key.Kid()
+			want.Subject, want.Audience, want.Issuer, want.Key = "tony", testAudience, testIssuer, key
 			if got, want := fmt.Sprint(v.Claims), fmt.Sprint(want); got != want {
 				t.Errorf("claims:\n got %s\nwant %s", got, want)
 			}

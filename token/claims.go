@@ -54,9 +54,8 @@ type Claims struct {
 	// nil for none.
 	Bound *Binding
 
-	// Kid is the id of the key that signed a verified token, empty for the
-	// configured HS256 key. Issue ignores it.
-	Kid string
+	// Key is the key that signed a verified token. Issue ignores it.
+	Key Key
 }
 
 // MaxDepth is how many tokens may stand above a token.

@@ -76,10 +76,16 @@ func (p *payload) narrow(c *Claims) {
 	}
 }
 
-// Issue signs c. Audience and Issuer are the authority's own, an absent
+// Issue is Sign for who need not know the key.
+func (a *Authority) Issue(c Claims) (string, error) {
+	raw, _, err := a.Sign(c)
+	return raw, err
+}
+
+// Sign signs c and returns with which key. Audience and Issuer are the authority's own, an absent
 // IssuedAt is now, and an absent Subject is Context.AgentID. A token that
 // Verify would refuse is an error, ErrTooLong if it is its length.
-func (a *Authority) Issue(c Claims) (string, error) {
+func (a *Authority) Sign(c Claims) (string, Key, error) {
 	if c.IssuedAt.IsZero() {
 		c.IssuedAt = a.opts.Now()
 	}
@@ -100,29 +106,33 @@ func (a *Authority) Issue(c Claims) (string, error) {
 	p.narrow(&c)
 	switch life := time.Duration(p.ExpiresAt-p.IssuedAt) * time.Second; {
 	case p.ID == "" || p.Subject == "" || p.Service == "":
-		return "", errors.New("issue token: id, subject and service are required")
+		return "", Key{}, errors.New("issue token: id, subject and service are required")
 	case slices.Contains(p.Scope, ""):
-		return "", errors.New("issue token: an empty scope")
+		return "", Key{}, errors.New("issue token: an empty scope")
 	case p.Subject != p.Context.AgentID:
-		return "", errors.New("issue token: the subject is not the context's agent")
+		return "", Key{}, errors.New("issue token: the subject is not the context's agent")
 	case len(p.Chain) > MaxDepth:
-		return "", errors.New("issue token: too many ancestors")
+		return "", Key{}, errors.New("issue token: too many ancestors")
 	case life <= 0 || life > a.opts.MaxTTL:
-		return "", fmt.Errorf("issue token: a life of %v, up to %v is possible", life, a.opts.MaxTTL)
+		return "", Key{}, fmt.Errorf("issue token: a life of %v, up to %v is possible", life, a.opts.MaxTTL)
 	}
 	body, err := json.Marshal(&p)
 	if err != nil {
 		// Not wrapped: the encoder quotes what it cannot encode.
-		return "", errors.New("issue token: a claim is not valid UTF-8")
+		return "", Key{}, errors.New("issue token: a claim is not valid UTF-8")
 	}
-	signed := a.signing.header + "." + encode(body)
-	sig, err := a.signing.method.Sign(signed, a.signing.sign)
+	key := a.current().signing
+	if key == nil {
+		return "", Key{}, errors.New("issue token: there is no key that signs")
+	}
+	signed := key.header + "." + encode(body)
+	sig, err := key.method.Sign(signed, key.sign)
 	if err != nil {
-		return "", fmt.Errorf("issue token: %w", err)
+		return "", Key{}, fmt.Errorf("issue token: %w", err)
 	}
 	raw := signed + "." + encode(sig)
 	if len(raw) > MaxLength {
-		return "", fmt.Errorf("issue token: %w", ErrTooLong)
+		return "", Key{}, fmt.Errorf("issue token: %w", ErrTooLong)
 	}
-	return raw, nil
+	return raw, Key{key}, nil
 }

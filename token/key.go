@@ -1,12 +1,15 @@
 package token
 
 import (
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -23,10 +26,12 @@ type Key struct{ m *material }
 // material is what a Key is made of.
 type material struct {
 	method jwt.SigningMethod
-	kid    string // empty for HS256
-	sign   any    // []byte, ed25519.PrivateKey, or nil: verifies only
-	verify any    // []byte or ed25519.PublicKey
+	kid    string // empty for the configured HS256 key
+	sign   any    // []byte, ed25519.PrivateKey, *ecdsa.PrivateKey, or nil: verifies only
+	verify any    // []byte, ed25519.PublicKey or *ecdsa.PublicKey
 	header string // the encoded header of a token that this key signs
+
+	dead atomic.Bool // its tokens are good no more
 }
 
 // HMACKey returns the HS256 key that is the characters of secret, as the
@@ -73,7 +78,57 @@ func Ed25519PublicKey(pub ed25519.PublicKey) (Key, error) {
 	}}, nil
 }
 
-// Kid returns the key id, which for an HS256 key is empty.
+// ES256Key returns the ES256 key (RFC 7518, section 3.4) of priv, which must be
+// on the curve P-256.
+func ES256Key(priv *ecdsa.PrivateKey) (Key, error) {
+	if priv == nil || priv.Curve != elliptic.P256() {
+		return Key{}, errors.New("signing key: not a P-256 private key")
+	}
+	x, y, err := coordinates(&priv.PublicKey)
+	if err != nil {
+		return Key{}, errors.New("signing key: not a P-256 private key")
+	}
+	kid := thumbprintEC(x, y)
+	return Key{&material{
+		method: jwt.SigningMethodES256,
+		kid:    kid,
+		sign:   priv,
+		verify: &priv.PublicKey,
+		header: encode([]byte(`{"alg":"ES256","typ":"JWT","kid":"` + kid + `"}`)),
+	}}, nil
+}
+
+// coordinates returns the two numbers of a P-256 key, encoded.
+func coordinates(pub *ecdsa.PublicKey) (x, y string, err error) {
+	point, err := pub.Bytes() // 4, X, Y (SEC 1, section 2.3.3)
+	if err != nil || len(point) != 65 {
+		return "", "", errors.New("not a P-256 public key")
+	}
+	return encode(point[1:33]), encode(point[33:]), nil
+}
+
+// Sizes of an HS256 key that the vault makes, and of its id, in bytes.
+const (
+	hmacSize = 32
+	kidSize  = 16
+)
+
+// namedHMACKey returns an HS256 key that has a key id, which says nothing of
+// it.
+func namedHMACKey(secret []byte, kid string) (Key, error) {
+	if len(secret) < hmacSize || len(kid) != len(encode(make([]byte, kidSize))) || !canonicalAlphabet(kid) {
+		return Key{}, errors.New("signing key: not an HS256 key of the vault")
+	}
+	return Key{&material{
+		method: jwt.SigningMethodHS256,
+		kid:    kid,
+		sign:   secret,
+		verify: secret,
+		header: encode([]byte(`{"alg":"HS256","typ":"JWT","kid":"` + kid + `"}`)),
+	}}, nil
+}
+
+// Kid returns the key id, which for the configured HS256 key is empty.
 func (k Key) Kid() string {
 	if k.m == nil {
 		return ""
@@ -97,11 +152,12 @@ func (k Key) String() string {
 // leaves verbs such as %d and %t, which would print what is inside.
 func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
-// jwk is a public key as in RFC 8037, section 2.
+// jwk is a public key as in RFC 8037, section 2, or RFC 7518, section 6.2.
 type jwk struct {
 	Kty string `json:"kty"`
 	Crv string `json:"crv"`
 	X   string `json:"x"`
+	Y   string `json:"y,omitempty"`
 	Kid string `json:"kid"`
 	Alg string `json:"alg"`
 	Use string `json:"use"`
@@ -109,11 +165,20 @@ type jwk struct {
 
 // jwk returns the public half, and false for a key that has none.
 func (m *material) jwk() (jwk, bool) {
-	pub, ok := m.verify.(ed25519.PublicKey)
-	if !ok {
-		return jwk{}, false
+	switch pub := m.verify.(type) {
+	case ed25519.PublicKey:
+		return jwk{Kty: "OKP", Crv: "Ed25519", X: encode(pub), Kid: m.kid, Alg: m.method.Alg(), Use: "sig"}, true
+	case *ecdsa.PublicKey:
+		x, y, err := coordinates(pub)
+		return jwk{Kty: "EC", Crv: "P-256", X: x, Y: y, Kid: m.kid, Alg: m.method.Alg(), Use: "sig"}, err == nil
 	}
-	return jwk{Kty: "OKP", Crv: "Ed25519", X: encode(pub), Kid: m.kid, Alg: m.method.Alg(), Use: "sig"}, true
+	return jwk{}, false
+}
+
+// thumbprintEC is thumbprint for a P-256 key.
+func thumbprintEC(x, y string) string {
+	sum := sha256.Sum256([]byte(`{"crv":"P-256","kty":"EC","x":"` + x + `","y":"` + y + `"}`))
+	return encode(sum[:])
 }
 
 // thumbprint is the key id of pub: its JWK thumbprint (RFC 7638, with the

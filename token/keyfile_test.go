@@ -12,7 +12,17 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
+
+// LoadOrCreateEd25519 opens a ring for the one key in it.
+func LoadOrCreateEd25519(path string, mayCreate bool) (Key, error) {
+	r, err := OpenRing(path, time.Now, nil)
+	if err != nil {
+		return Key{}, err
+	}
+	return r.Ensure("EdDSA", mayCreate)
+}
 
 func TestKeyFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "signing-key.pem")
@@ -52,7 +62,7 @@ func TestKeyFileRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ec, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,13 +131,18 @@ func mustNot(t *testing.T, err error) {
 func FuzzParseKey(f *testing.F) {
 	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END PRIVATE KEY-----\n"))
 	f.Add([]byte("-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n"))
+	f.Add([]byte("-----BEGIN HMAC KEY-----\nKid: AAAAAAAAAAAAAAAAAAAAAA\n\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END HMAC KEY-----\n-----BEGIN RETIRED KEY-----\nAlgorithm: ES256\nKid: x\nRetired: 2026-01-01T00:00:00Z\n\n-----END RETIRED KEY-----\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		priv, err := parseKey(data)
+		keys, err := parseKeys(data)
 		if err != nil {
 			return
 		}
-		if _, err := Ed25519Key(priv); err != nil {
+		again, err := formatKeys(keys)
+		if err != nil {
 			t.Fatal(err)
+		}
+		if more, err := parseKeys(again); err != nil || len(more) != len(keys) {
+			t.Fatalf("%d keys became %d: %v", len(keys), len(more), err)
 		}
 	})
 }

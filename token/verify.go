@@ -35,9 +35,13 @@ func (a *Authority) verify(raw string) (*Verified, life, *refusal.Refusal) {
 	if reason != "" {
 		return nil, life{}, invalid(reason)
 	}
-	v := a.noKid
+	keys := a.current()
+	v := keys.noKid
 	if h.hasKid {
-		v = a.byKid[h.kid]
+		v = keys.byKid[h.kid]
+	}
+	if h.hasKid && keys.gone[h.kid] || v != nil && v.key.dead.Load() {
+		return nil, life{}, retired()
 	}
 	if v == nil {
 		return nil, life{}, invalid("its key is not one of this vault")
@@ -71,7 +75,7 @@ func (a *Authority) verify(raw string) (*Verified, life, *refusal.Refusal) {
 	}
 
 	out := &Verified{Claims: w.claims()}
-	out.Kid = v.key.kid
+	out.Key = Key{v.key}
 	if a.opts.Derive != nil {
 		out.Ext = a.opts.Derive(&out.Claims)
 	}

@@ -76,6 +76,7 @@ func newVaultOn(t testing.TB, st *State) *Vault {
 		Issuer:          "iss",
 		TokenTTL:        10 * time.Minute,
 		TokenTTLMax:     15 * time.Minute,
+		Signing:         SigningConfig{Algorithm: "EdDSA", PublishFor: 10 * time.Minute},
 		AdminToken:      strings.Repeat("a", 32),
 		RevocationsKeep: time.Hour,
 		Templates:       func(string) (*policy.Template, error) { return nil, nil },

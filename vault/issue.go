@@ -97,7 +97,7 @@ func (v *Vault) sign(ctx context.Context, claims token.Claims, rec *audit.Record
 	if code := v.revoked(keys); code != "" {
 		return nil, revokedRefusal(code)
 	}
-	raw, err := v.tokens.Issue(claims)
+	raw, key, err := v.tokens.Sign(claims)
 	if errors.Is(err, token.ErrTooLong) {
 		return nil, refusal.New("TOKEN_TOO_LONG", "what is asked for does not fit into a token of %d bytes", token.MaxLength).
 			WithHint("ask for fewer scopes, actions or values of parameters, or use shorter ids")
@@ -111,7 +111,8 @@ func (v *Vault) sign(ctx context.Context, claims token.Claims, rec *audit.Record
 	rec.TokenID = claims.ID
 	rec.Scope = claims.Scope
 	rec.TTL = int(ttl / time.Second)
-	rec.Kid = v.tokens.Kid()
+	rec.Kid = key.Kid()
+	keys.key = key
 	refused := v.record(ctx, audit.Entry{
 		Record: *rec,
 		// A revocation that was acknowledged first wins: the writer decides.

@@ -63,6 +63,7 @@ type State struct {
 	services    services
 	live        *liveCalls
 	budgets     *budgets
+	signing     *signingKeys
 
 	// admins serialises what administrators change: a check and the change
 	// that rests on it belong together.
@@ -90,7 +91,7 @@ type anchors struct {
 // OpenState opens or creates the state. What it finds damaged, older than the
 // audit log knows, or readable by others is refused by name.
 func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
-	st := &State{dataDir: o.DataDir, servicesDir: o.ServicesDir, logger: o.Logger, now: o.Now, live: newLiveCalls(), budgets: newBudgets(o.Now)}
+	st := &State{dataDir: o.DataDir, servicesDir: o.ServicesDir, logger: o.Logger, now: o.Now, live: newLiveCalls(), budgets: newBudgets(o.Now), signing: newSigningKeys()}
 	var undo []func() error
 	defer func() {
 		if err != nil {
@@ -131,6 +132,9 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		},
 		"secret.remove": func(line []byte) {
 			delete(st.anchored.secrets, gjson.GetBytes(line, "secretRef").Str)
+		},
+		"key.retired": func(line []byte) {
+			st.signing.retired[gjson.GetBytes(line, "kid").Str] = true
 		},
 		"proxy.call.started": spent.started,
 		"proxy.call":         spent.ended,
@@ -177,7 +181,8 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		}
 	}
 	st.revocations.OnEnforce(func(revocations.Revocation) { st.live.revoked() })
-	st.background.Add(2)
+	st.background.Add(3)
+	go st.rotateOnSchedule(background)
 	go st.follow(background, watcher)
 	go st.cutRevoked(background)
 	return st, nil
@@ -222,10 +227,6 @@ func (st *State) Audit() *audit.Log { return st.audit }
 func (st *State) OnServiceChange(f func(name string)) (cancel func()) {
 	return st.services.subscribe(f)
 }
-
-// SigningKeyMayBeMade reports whether a missing signing key may be generated:
-// not if the audit log knows of tokens under an older one.
-func (st *State) SigningKeyMayBeMade() bool { return !st.anchored.signed }
 
 // loadOrCreatePrivate returns the content of a private file in the data
 // directory, which create makes if it is missing.

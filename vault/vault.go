@@ -31,9 +31,10 @@ type Config struct {
 	TokenTTL    time.Duration
 	TokenTTLMax time.Duration
 
-	// SigningKey is the configured HS256 key. Empty means the generated
-	// Ed25519 key of the data directory.
+	// SigningKey is the configured HS256 key. Empty means the generated keys
+	// of the data directory, kept as Signing says.
 	SigningKey string
+	Signing    SigningConfig
 
 	// AdminToken is the configured admin token. Empty means the generated one
 	// of the data directory.
@@ -77,26 +78,13 @@ type Caller struct {
 // New returns the use cases under a configuration. It reads or makes the keys
 // that the configuration leaves to the data directory.
 func New(st *State, c Config) (*Vault, error) {
+	if c.Signing.Algorithm == "" {
+		c.Signing = SigningConfig{Algorithm: "EdDSA", PublishFor: 2 * JWKSMaxAge * time.Second}
+	}
 	v := &Vault{State: st, Config: c}
 
-	var key token.Key
 	var err error
-	if c.SigningKey != "" {
-		key, err = token.HMACKey(c.SigningKey)
-	} else {
-		key, err = token.LoadOrCreateEd25519(filepath.Join(st.dataDir, SigningKeyFile), st.SigningKeyMayBeMade())
-	}
-	if err != nil {
-		return nil, fmt.Errorf("signing key: %w", err)
-	}
-	v.tokens, err = token.New(key, nil, token.Options{
-		Audience: c.Audience,
-		Issuer:   c.Issuer,
-		MaxTTL:   c.TokenTTLMax,
-		Now:      st.now,
-		Derive:   func(c *token.Claims) any { return st.revocationKeys(c) },
-	})
-	if err != nil {
+	if v.tokens, err = v.authority(); err != nil {
 		return nil, err
 	}
 
@@ -135,6 +123,8 @@ type tokenKeys struct {
 	limits limits             // the budgets that its calls count against
 
 	ancestors []string // the ids of those tokens, the parent first
+
+	key token.Key // that signed it
 }
 
 // aboveKey is an entry in the revocation index that concerns a token because
@@ -159,7 +149,7 @@ const (
 
 func (st *State) revocationKeys(c *token.Claims) *tokenKeys {
 	ids := [4]string{c.ID, c.Context.SessionID, c.Context.TaskID, c.Subject}
-	keys := &tokenKeys{limits: st.budgets.limits(c)}
+	keys := &tokenKeys{limits: st.budgets.limits(c), key: c.Key}
 	for i, id := range ids {
 		keys.own[i] = st.revocations.Key(revocationKinds[i], id)
 	}
@@ -184,6 +174,9 @@ func (st *State) revocationKeys(c *token.Claims) *tokenKeys {
 
 // revoked returns the code of the first of the keys that is revoked, or "".
 func (st *State) revoked(keys *tokenKeys) string {
+	if keys.key.Dead() {
+		return "TOKEN_REVOKED"
+	}
 	now := st.now()
 	for i, k := range keys.own {
 		if st.revocations.Revoked(k, now) {
