@@ -59,7 +59,8 @@ type Options struct {
 	// finds, in their order. The line may not be kept.
 	Replay map[string]func(line []byte)
 
-	fs fsys // for tests
+	fs    fsys // for tests
+	index bool // with it, index all the same
 }
 
 func (o *Options) setDefaults() {
@@ -108,6 +109,7 @@ type Log struct {
 	pool  pool
 	flood flood
 	view  view
+	index indexes
 
 	start   time.Time
 	busy    atomic.Int64 // when the batch in hand began, since start; 0: none
@@ -129,6 +131,7 @@ type Log struct {
 func Open(opts Options) (*Log, error) {
 	opts.setDefaults()
 	if opts.fs == nil {
+		opts.index = true
 		if err := os.Mkdir(opts.Dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, fmt.Errorf("open audit log: %w", err)
 		}
@@ -147,6 +150,7 @@ func Open(opts Options) (*Log, error) {
 	}
 	l.set.Store(&opts)
 	l.flood.init(l)
+	l.index.init(l)
 	w := &writer{l: l, fs: opts.fs, syncDone: make(chan error, 1)}
 	if err := w.open(); err != nil {
 		w.release()
@@ -154,6 +158,12 @@ func Open(opts Options) (*Log, error) {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
 	go w.run()
+	if opts.index {
+		l.view.setPoke(l.index.poke)
+		go l.index.run()
+	} else {
+		close(l.index.done)
+	}
 	return l, nil
 }
 
@@ -311,6 +321,10 @@ func (l *Log) Close() error {
 		case <-timer.C:
 			l.fail.Store(&UnavailableError{Cause: errors.New("closed while the disk did not answer")})
 			return
+		}
+		select {
+		case <-l.index.done:
+		case <-timer.C:
 		}
 	})
 	select {

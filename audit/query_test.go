@@ -161,10 +161,14 @@ func TestQueryBound(t *testing.T) {
 	}
 	v := l.view.snapshot()
 	defer v.cur.release()
+	unindexed, err := newFilters(map[string]string{"callId": "none"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var before uint64
 	for rounds := 0; ; rounds++ {
-		s := search{ctx: context.Background(), fs: l.opts.fs, limit: 10, before: before, budget: 10_000, since: 1 << 50}
-		if err := s.run(v); err != nil {
+		s := search{ctx: context.Background(), l: l, limit: 10, before: before, budget: 10_000, filters: unindexed}
+		if err := s.run(v, nil); err != nil {
 			t.Fatal(err)
 		}
 		if s.next == 0 {

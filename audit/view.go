@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,14 @@ type view struct {
 	cur    *handle
 	first  uint64 // first seq in cur; 0 if it is empty
 	size   int64  // of cur
+
+	// poke, if set, is called as the view has grown by a step or turned, and
+	// may not wait; seen is the size it was called at.
+	poke func()
+	seen int64
+
+	// changed, if set, is closed with the next change.
+	changed chan struct{}
 }
 
 // part is a sealed segment.
@@ -48,6 +57,29 @@ type snapshot struct {
 	size   int64
 }
 
+// last returns the last seq that the snapshot shows; 0 if there is none.
+func (s snapshot) last(d fsys) (uint64, error) {
+	f, size := file(s.cur), s.size
+	if s.first == 0 {
+		if len(s.sealed) == 0 {
+			return 0, nil
+		}
+		p := s.sealed[len(s.sealed)-1]
+		var err error
+		if f, err = d.OpenRead(p.name); err != nil {
+			return 0, err
+		}
+		defer f.Close()
+		size = p.size
+	}
+	line, _, _, err := lastLine(f, size)
+	if err != nil {
+		return 0, fmt.Errorf("read: %w", err)
+	}
+	seq, _, _ := parseTail(line)
+	return seq, nil
+}
+
 func (v *view) snapshot() snapshot {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -62,6 +94,46 @@ func (v *view) grow(first uint64, size int64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.first, v.size = first, size
+	if v.poke != nil && size-v.seen >= indexStep {
+		v.seen = size
+		v.poke()
+	}
+	v.tell()
+}
+
+func (v *view) setPoke(f func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.poke = f
+}
+
+// tell lets go on whoever waits for a change.
+func (v *view) tell() {
+	if v.changed != nil {
+		close(v.changed)
+		v.changed = nil
+	}
+}
+
+// wait returns what is closed once the view is another than s.
+func (v *view) wait(s snapshot) <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.changed == nil {
+		v.changed = make(chan struct{})
+	}
+	c := v.changed
+	if v.cur != s.cur || v.size != s.size || v.first != s.first {
+		v.tell()
+	}
+	return c
+}
+
+// has reports whether a sealed segment is there.
+func (v *view) has(p part) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Contains(v.sealed, p)
 }
 
 // turn shows another current file, and the one before as sealed if it has a
@@ -73,6 +145,11 @@ func (v *view) turn(sealed part, cur *handle, first uint64, size int64) {
 		v.sealed = append(slices.Clip(v.sealed), sealed)
 	}
 	v.cur, v.first, v.size = cur, first, size
+	v.seen = size
+	if v.poke != nil {
+		v.poke()
+	}
+	v.tell()
 	v.mu.Unlock()
 	if old != nil {
 		old.release()
