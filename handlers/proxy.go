@@ -90,10 +90,17 @@ func (rq *request) proxy() *refusal.Refusal {
 	}
 	rq.known = true
 	rq.agentKnown(t.Subject)
+	upgrade := asksForWebSocket(rq.Request)
+	if upgrade {
+		if refused := checkWebSocket(rq.Request); refused != nil {
+			return refused
+		}
+	}
 	return rq.vault.Proxy(rq.w, rq.Request, t, vault.ProxyRequest{
 		Service:     service,
 		EscapedPath: path,
 		RawQuery:    rq.URL.RawQuery,
+		Upgrade:     upgrade,
 	}, &rq.record)
 }
 

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/caddyvault/caddyvault/refusal"
 )
 
@@ -274,6 +276,10 @@ func (c *Compiled) compileEndpoint(name string, ep Endpoint) (*CompiledEndpoint,
 		return bad("upgrade can only be websocket")
 	case ep.Upgrade != "" && ep.Method != "GET":
 		return bad("a websocket begins with GET")
+	case len(ep.Subprotocols) > 0 && ep.Upgrade == "":
+		return bad(`subprotocols are those of "upgrade": "websocket"`)
+	case slices.ContainsFunc(ep.Subprotocols, func(p string) bool { return len(p) > 64 || !httpguts.ValidHeaderFieldName(p) }):
+		return bad("subprotocols has an illegal name")
 	}
 	headers, wrong := checkHeaders(ep.Headers, c.AuthHeader)
 	if wrong != "" {

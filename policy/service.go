@@ -126,6 +126,10 @@ type Endpoint struct {
 	// The protocol that a client may switch to: "websocket". Default: none.
 	Upgrade string `json:"upgrade,omitzero"`
 
+	// The subprotocols of a WebSocket that a client may ask for; others are
+	// not asked for, as some APIs take a key there. Default: none.
+	Subprotocols []string `json:"subprotocols,omitzero"`
+
 	// Whether redirects to other origins reach the client as they are.
 	// Default: false.
 	PassRedirects bool `json:"passRedirects,omitzero"`

@@ -142,6 +142,8 @@ var statuses = map[string]int{
 	"NO_ENDPOINT":      http.StatusNotFound,
 	"NOT_FOUND":        http.StatusNotFound,
 
+	"UPGRADE_DENIED":         http.StatusForbidden,
+	"UPGRADE_REQUIRED":       http.StatusUpgradeRequired,
 	"METHOD_NOT_ALLOWED":     http.StatusMethodNotAllowed,
 	"CLIENT_TIMEOUT":         http.StatusRequestTimeout,
 	"CLIENT_CLOSED":          499, // recorded only: nobody is there to be told

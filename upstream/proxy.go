@@ -88,18 +88,27 @@ func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, 
 	c.watch = watch{limits: out.Service.Timeouts, expires: out.Expires, result: result, cut: out.Cut, client: w}
 	c.watch.begin()
 	defer c.watch.end()
-	if out.Body != nil && out.Body != http.NoBody && out.Body == r.Body {
+	if out.Body != nil && out.Body != http.NoBody && out.Body == r.Body && !out.Upgrade {
 		c.watch.interruptible(ctx)
 	}
 	req := r.WithContext(context.WithValue(ctx, callKey{}, c))
 	// What the proxy sees, and may log, is the request as it goes out, less
 	// the secret. RoundTrip takes the client's headers from out.
 	req.Method = out.Method
+	if out.Upgrade {
+		req.Method = r.Method // CONNECT over HTTP/2 and HTTP/3, which the proxy knows what to do with
+	}
 	req.URL = &url.URL{Path: pathOf(out.EscapedPath), RawPath: out.EscapedPath, RawQuery: out.RawQuery}
 	req.Host = s.tr.origin.Host
 	req.Header = make(http.Header, 8)
 	if te := out.Header["Te"]; te != nil {
 		req.Header["Te"] = te
+	}
+	if out.Upgrade && r.ProtoMajor == 1 {
+		req.Header["Connection"], req.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	}
+	if p := r.Header[":protocol"]; p != nil && out.Upgrade {
+		req.Header[":protocol"] = p
 	}
 	req.Body, req.ContentLength = out.Body, out.ContentLength
 	req.TransferEncoding = nil

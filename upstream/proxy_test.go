@@ -21,6 +21,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,6 +46,7 @@ type gateway struct {
 	results chan *vault.Result
 	refused chan *refusal.Refusal
 	auth    func() (vault.Credential, *refusal.Refusal)
+	cut     atomic.Pointer[context.CancelCauseFunc] // of the call that came last
 }
 
 func newGateway(t *testing.T, upstream, settings string) (*gateway, *httptest.Server) {
@@ -73,7 +75,8 @@ func newGateway(t *testing.T, upstream, settings string) (*gateway, *httptest.Se
 func compile(t testing.TB, name, upstream, settings string) *policy.Compiled {
 	t.Helper()
 	svc, err := policy.ParseService(name, fmt.Appendf(nil, `{"baseUrl":%q,"secretRef":"key","allowedAgents":["*"],"allowedActions":["*"],
-		"allowedScopes":["s"],"endpoints":{"all":{"method":"GET","path":"/*"},"post":{"method":"POST","path":"/*"}}%s}`, upstream, settings))
+		"allowedScopes":["s"],"endpoints":{"all":{"method":"GET","path":"/*"},"post":{"method":"POST","path":"/*"},
+		"ws":{"method":"GET","path":"/ws","upgrade":"websocket","subprotocols":["chat","other"]}}%s}`, upstream, settings))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,10 +90,18 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodPost {
 		name = "post"
 	}
+	upgrade := r.URL.Path == "/ws"
+	if upgrade {
+		name = "ws"
+	}
 	defer func() { g.results <- result }()
+	ctx, cut := context.WithCancelCause(r.Context())
+	defer cut(nil)
+	g.cut.Store(&cut)
+	r = r.WithContext(ctx)
 	refused := g.proxy.Do(w, r, &vault.Outbound{
 		Service: g.service, Endpoint: g.service.Endpoint(name), Method: r.Method,
-		EscapedPath: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery,
+		Upgrade: upgrade, Cut: cut, EscapedPath: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery,
 		Header: r.Header, Body: r.Body, ContentLength: r.ContentLength, Authorize: g.auth,
 	}, result)
 	if refused != nil {

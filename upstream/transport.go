@@ -190,6 +190,10 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		// Go's transport asks for gzip by itself everywhere else.
 		header["Accept-Encoding"] = []string{acceptEncoding}
 	}
+	var hands handshake
+	if c.out.Upgrade {
+		hands = newHandshake(header, c)
+	}
 	if c.out.ContentType != "" {
 		header["Content-Type"] = []string{c.out.ContentType}
 	}
@@ -228,8 +232,17 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, causeOr(ctx, err)
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		res.Body.Close()
-		return nil, refusal.New("UPSTREAM_PROTOCOL", "the upstream switched protocols without being asked to")
+		refused := refusal.New("UPSTREAM_PROTOCOL", "the upstream switched protocols without being asked to")
+		if c.out.Upgrade {
+			refused = t.upgraded(ctx, res, c, hands, secrets)
+		}
+		if refused != nil {
+			res.Body.Close()
+			return nil, refused
+		}
+		c.result.Status = res.StatusCode
+		res.Request = req
+		return res, nil
 	}
 	filterResponse(res.Header, t.passSetCookie)
 	for _, name := range t.drop {

@@ -109,20 +109,27 @@ func (w *watch) answered(ctx context.Context, stream, long bool) *refusal.Refusa
 // interruptible makes sure that the call, when it is cut, does not wait for
 // its client: to send more of the request or to take more of the answer.
 func (w *watch) interruptible(ctx context.Context) {
+	w.hook(ctx, func() {
+		client := http.NewResponseController(w.client)
+		_ = client.SetReadDeadline(time.Unix(1, 0)) // not every writer can
+		if w.phase.Load() == answering && w.long.Load() {
+			w.interrupted.Store(true)
+			_ = client.SetWriteDeadline(time.Unix(1, 0))
+		}
+	})
+}
+
+// hook has f called when the call is cut, unless something is already. f must
+// not wait.
+func (w *watch) hook(ctx context.Context, f func()) {
 	if w.unhook != nil {
 		return
 	}
 	w.unhook = context.AfterFunc(ctx, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.over { // the connection may be with the next request already
-			return
-		}
-		client := http.NewResponseController(w.client)
-		_ = client.SetReadDeadline(time.Unix(1, 0)) // not every writer can
-		if w.phase.Load() == answering && w.long.Load() {
-			w.interrupted.Store(true)
-			_ = client.SetWriteDeadline(time.Unix(1, 0))
+		if !w.over { // else the connection may be with the next request already
+			f()
 		}
 	})
 }

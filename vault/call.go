@@ -94,6 +94,9 @@ func (v *Vault) Call(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 	if refused := checkContext(t.Context, req.Context); refused != nil {
 		return refused
 	}
+	if endpoint.Upgrade != "" {
+		return wrongProtocol(svc, endpoint, false)
+	}
 	plan, refused := endpoint.Plan(req.Params)
 	if refused != nil {
 		return refused

@@ -18,6 +18,9 @@ type ProxyRequest struct {
 	// with a slash. RawQuery is the query less a token that stood there.
 	EscapedPath string
 	RawQuery    string
+
+	// Upgrade says that the request asks for a WebSocket.
+	Upgrade bool
 }
 
 // ServiceHeader returns the header in which clients of a service send what
@@ -40,7 +43,11 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 		return refusal.New("SERVICE_MISMATCH", "the token is for service %q", t.Service).
 			WithHint("ask for a token of service %s", svc.Name)
 	}
-	rec.Method, rec.Upstream = r.Method, svc.Upstream(req.EscapedPath)
+	method := r.Method
+	if req.Upgrade {
+		method = http.MethodGet // what CONNECT stands for over HTTP/2 and HTTP/3
+	}
+	rec.Method, rec.Upstream = method, svc.Upstream(req.EscapedPath)
 	if refused := policy.CheckProxyPath(req.EscapedPath); refused != nil {
 		rec.Upstream = ""
 		return refused
@@ -48,9 +55,9 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 	if refused := policy.CheckProxyQuery(req.RawQuery); refused != nil {
 		return refused
 	}
-	endpoint, ok := svc.Match(r.Method, req.EscapedPath)
+	endpoint, ok := svc.Match(method, req.EscapedPath)
 	if !ok {
-		return svc.NoEndpoint(r.Method, req.EscapedPath)
+		return svc.NoEndpoint(method, req.EscapedPath)
 	}
 	if endpoint, refused = decideAlternatives(svc, endpoint, t, req, r.ContentLength != 0); refused != nil {
 		return refused
@@ -59,7 +66,8 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 	out := &Outbound{
 		Service:       svc,
 		Endpoint:      endpoint,
-		Method:        r.Method,
+		Method:        method,
+		Upgrade:       req.Upgrade,
 		EscapedPath:   svc.FullPath(req.EscapedPath),
 		RawQuery:      req.RawQuery,
 		Header:        r.Header,
@@ -75,7 +83,12 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 // why.
 func decideAlternatives(svc *policy.Compiled, first *policy.CompiledEndpoint, t *token.Verified, req ProxyRequest, hasBody bool) (*policy.CompiledEndpoint, *refusal.Refusal) {
 	var why *refusal.Refusal
+	fits := false
 	for _, e := range first.Alternatives() {
+		if (e.Upgrade != "") != req.Upgrade {
+			continue
+		}
+		fits = true
 		_, refused := decideAction(svc, t, e.Name)
 		if refused == nil {
 			refused = e.DecideScope(t.Scope)
@@ -92,5 +105,19 @@ func decideAlternatives(svc *policy.Compiled, first *policy.CompiledEndpoint, t 
 			why = refused
 		}
 	}
+	if !fits {
+		return nil, wrongProtocol(svc, first, req.Upgrade)
+	}
 	return nil, why
+}
+
+// wrongProtocol is the refusal for a WebSocket where there is none, and for a
+// plain request where there is one.
+func wrongProtocol(svc *policy.Compiled, e *policy.CompiledEndpoint, upgrade bool) *refusal.Refusal {
+	if upgrade {
+		return refusal.New("UPGRADE_DENIED", "the endpoint %s does not open a WebSocket", e.Name).
+			WithHint(`send a plain %s; an endpoint that opens one has "upgrade": "websocket"`, e.Method)
+	}
+	return refusal.New("UPGRADE_REQUIRED", "the endpoint %s opens a WebSocket and does nothing else", e.Name).
+		WithHint("open a WebSocket at /proxy/%s%s", svc.Name, e.Path)
 }

@@ -47,6 +47,10 @@ type Outbound struct {
 	Body          io.ReadCloser
 	ContentLength int64
 
+	// Upgrade says that the client asks for a WebSocket and that the endpoint
+	// allows it.
+	Upgrade bool
+
 	// ContentType replaces the client's Content-Type unless it is empty.
 	ContentType string
 
