@@ -2,7 +2,9 @@ package caddyvault
 
 import (
 	"fmt"
+	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/dustin/go-humanize"
 
@@ -20,6 +22,10 @@ type Audit struct {
 	// The size in bytes at which a segment of the log is sealed and a new one
 	// begun. Default: 64 MiB.
 	SegmentSize int64 `json:"segment_size,omitempty"`
+
+	// How far behind the log its signed checkpoint may be, or `off` for none.
+	// Default: `1s`.
+	CheckpointEvery string `json:"checkpoint_every,omitempty"`
 
 	// What happens when a record cannot be written, for example on a full
 	// disk. Only `refuse` is known: calls are refused until it can. Default:
@@ -45,6 +51,17 @@ func (a *Audit) options() (*audit.Options, error) {
 		}
 		o.SegmentSize = a.SegmentSize
 	}
+	switch a.CheckpointEvery {
+	case "":
+	case "off":
+		o.CheckpointEvery = -1
+	default:
+		d, err := caddy.ParseDuration(a.CheckpointEvery)
+		if err != nil || d < 100*time.Millisecond || d > time.Hour {
+			return nil, fmt.Errorf("audit: checkpoint_every: %q is not off, nor a duration between 100ms and 1h", a.CheckpointEvery)
+		}
+		o.CheckpointEvery = d
+	}
 	if a.OnFull != "" && a.OnFull != "refuse" {
 		return nil, fmt.Errorf("audit: on_full is refuse, not %q", a.OnFull)
 	}
@@ -68,6 +85,8 @@ func (a *Audit) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = oneArg(d, &a.Durability)
 		case "segment_size":
 			err = sizeArg(d, &a.SegmentSize)
+		case "checkpoint_every":
+			err = oneArg(d, &a.CheckpointEvery)
 		case "on_full":
 			err = oneArg(d, &a.OnFull)
 		default:

@@ -59,6 +59,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //		audit {
 //			durability   sync|async
 //			segment_size <size>
+//			checkpoint_every <duration>|off
 //			on_full      refuse
 //		}
 //	}

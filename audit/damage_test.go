@@ -16,7 +16,7 @@ import (
 func build(t testing.TB, segmentSize int64, records int) (dir string, files map[string][]string) {
 	t.Helper()
 	dir = t.TempDir()
-	l := open(t, Options{Dir: dir, SegmentSize: segmentSize})
+	l := open(t, Options{Dir: dir, SegmentSize: segmentSize, CheckpointEvery: -1})
 	for i := range records {
 		appendOK(t, l, Record{Event: "test", CallID: fmt.Sprintf("%04d", i), Context: &Context{AgentID: "tony"}})
 	}
@@ -194,7 +194,7 @@ func TestTruncation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := Open(Options{Dir: dir, fs: &faultFS{fsys: real}}) // which does not sync
+		l, err := Open(Options{Dir: dir, CheckpointEvery: -1, fs: &faultFS{fsys: real}}) // which does not sync
 		if err != nil {
 			t.Fatalf("cut at %d: %v", cut, err)
 		}
@@ -243,7 +243,7 @@ func TestTornTails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			writeLog(t, filepath.Join(dir, currentName), good+tail)
-			l := open(t, Options{Dir: dir})
+			l := open(t, Options{Dir: dir, CheckpointEvery: -1})
 			if seq := appendOK(t, l, Record{Event: "after"}); seq != 5 {
 				t.Fatalf("seq %d", seq)
 			}
@@ -307,7 +307,7 @@ func TestHalfTurned(t *testing.T) {
 	}
 	writeLog(t, filepath.Join(dir, tempPrefix+"00"), "half")
 	verifyOK(t, dir)
-	l := open(t, Options{Dir: dir})
+	l := open(t, Options{Dir: dir, CheckpointEvery: -1})
 	if seq := appendOK(t, l, Record{Event: "after"}); seq != 4 {
 		t.Fatal(seq)
 	}

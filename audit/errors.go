@@ -75,12 +75,21 @@ const (
 	Reordered  Kind = "reordered"  // it stands in another place
 	Truncated  Kind = "truncated"  // the file ends before it, or within it
 	Misnamed   Kind = "misnamed"   // the file's name gives another first seq
+
+	// What only a checkpoint shows.
+	RolledBack Kind = "rolled back"         // an older state of the whole log
+	Forged     Kind = "a forged checkpoint" // not signed by the log's key
 )
 
 // Damage is the first place where a log is not what was written.
 type Damage struct {
 	// Seq is the first record concerned.
 	Seq uint64
+
+	// Last is not 0 if a checkpoint shows the damage, which cannot tell the
+	// records that it has added to the one before apart: it is in some of
+	// Seq to Last. Of a log that ends too early all of them are missing.
+	Last uint64
 
 	Kind Kind
 
@@ -91,5 +100,16 @@ type Damage struct {
 
 // Error names the record, the kind of damage and the place.
 func (d *Damage) Error() string {
-	return fmt.Sprintf("audit log damaged: record %d is %s (%s, byte %d)", d.Seq, d.Kind, d.File, d.Offset)
+	place := fmt.Sprintf("(%s, byte %d)", d.File, d.Offset)
+	switch {
+	case d.Seq == 0:
+		return fmt.Sprintf("audit log damaged: %s is %s", d.File, d.Kind)
+	case d.Kind == RolledBack:
+		return fmt.Sprintf("audit log damaged: it was rolled back, records %d to %d are missing %s", d.Seq, d.Last, place)
+	case d.Kind == Truncated && d.Last != 0:
+		return fmt.Sprintf("audit log damaged: it was truncated or rolled back, records %d to %d are missing %s", d.Seq, d.Last, place)
+	case d.Last > d.Seq:
+		return fmt.Sprintf("audit log damaged: one of the records %d to %d is %s %s", d.Seq, d.Last, d.Kind, place)
+	}
+	return fmt.Sprintf("audit log damaged: record %d is %s %s", d.Seq, d.Kind, place)
 }

@@ -23,24 +23,26 @@ const (
 // prevHash is a hash as a line shows it.
 type prevHash [prevLen]byte
 
-// chain is where a log stands: the number of its last line and that line's
-// hash. A log begins with 43 'A's, which is the encoding of 32 zero bytes.
+// chain is where a log stands: the number of its last line, that line's
+// SHA-256, and the same as the next line shows it. A log begins with 43
+// 'A's, which is the encoding of 32 zero bytes.
 type chain struct {
 	seq  uint64
+	sum  [sha256.Size]byte
 	hash prevHash
 }
 
-func newChain() (c chain) {
-	base64.RawURLEncoding.Encode(c.hash[:], make([]byte, sha256.Size))
+func newChain() chain { return chainAt(0, [sha256.Size]byte{}) }
+
+// chainAt is where a log stands behind line number seq.
+func chainAt(seq uint64, sum [sha256.Size]byte) chain {
+	c := chain{seq: seq, sum: sum}
+	base64.RawURLEncoding.Encode(c.hash[:], c.sum[:])
 	return c
 }
 
 // hashLine returns the hash of a line without its newline.
-func hashLine(line []byte) (h prevHash) {
-	sum := sha256.Sum256(line)
-	base64.RawURLEncoding.Encode(h[:], sum[:])
-	return h
-}
+func hashLine(line []byte) prevHash { return chainAt(0, sha256.Sum256(line)).hash }
 
 // appendTail appends seq and prev and the end of the object, but no newline,
 // to a line that begins at start in dst, and moves the chain on to it.
@@ -51,7 +53,7 @@ func (c *chain) appendTail(dst []byte, start int) []byte {
 	dst = append(dst, prevKey...)
 	dst = append(dst, c.hash[:]...)
 	dst = append(dst, lineEnd...)
-	c.hash = hashLine(dst[start:])
+	*c = chainAt(c.seq, sha256.Sum256(dst[start:]))
 	return dst
 }
 

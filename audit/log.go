@@ -30,6 +30,8 @@ const (
 	DefaultDeadline    = 250 * time.Millisecond
 	DefaultSegmentSize = 64 << 20
 	DefaultQueueBytes  = 16 << 20
+
+	DefaultCheckpointEvery = time.Second
 )
 
 // Options are how a log is opened. Only Dir is required.
@@ -50,6 +52,10 @@ type Options struct {
 
 	// SegmentSize is the size in bytes at which a segment is sealed.
 	SegmentSize int64
+
+	// CheckpointEvery is how far behind the signed checkpoint may be; 0 is
+	// DefaultCheckpointEvery, and with less than 0 there is none.
+	CheckpointEvery time.Duration
 
 	// QueueBytes bounds what waits for the writer. Half of it is for
 	// Append, a quarter for EnqueueRefusal.
@@ -75,6 +81,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.SegmentSize <= 0 {
 		o.SegmentSize = DefaultSegmentSize
+	}
+	if o.CheckpointEvery == 0 {
+		o.CheckpointEvery = DefaultCheckpointEvery
 	}
 	if o.QueueBytes <= 0 {
 		o.QueueBytes = DefaultQueueBytes
@@ -110,6 +119,9 @@ type Log struct {
 	flood flood
 	view  view
 	index indexes
+	tree  tree
+
+	keeper keeper
 
 	start   time.Time
 	busy    atomic.Int64 // when the batch in hand began, since start; 0: none
@@ -157,6 +169,8 @@ func Open(opts Options) (*Log, error) {
 		_ = opts.fs.Close()
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
+	l.keeper.init(l, w)
+	go l.keeper.run()
 	go w.run()
 	if opts.index {
 		l.view.setPoke(l.index.poke)

@@ -80,7 +80,7 @@ func verifyOK(t testing.TB, dir string) Report {
 
 func TestLineFormat(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	l := open(t, Options{Dir: dir})
+	l := open(t, Options{Dir: dir, CheckpointEvery: -1})
 	for i := range 3 {
 		if seq := appendOK(t, l, Record{Event: "proxy.call", Service: "github", Status: 200}); seq != uint64(i+1) {
 			t.Fatalf("seq = %d, want %d", seq, i+1)
@@ -100,7 +100,7 @@ func TestLineFormat(t *testing.T) {
 	if r := verifyOK(t, dir); r.Records != 3 || r.LastSeq != 3 {
 		t.Fatalf("report %+v", r)
 	}
-	l = open(t, Options{Dir: dir})
+	l = open(t, Options{Dir: dir, CheckpointEvery: -1})
 	if seq := appendOK(t, l, Record{Event: "proxy.call"}); seq != 4 {
 		t.Fatalf("seq after reopening = %d", seq)
 	}
@@ -117,7 +117,7 @@ func TestLineFormat(t *testing.T) {
 
 func TestRotation(t *testing.T) {
 	dir := t.TempDir()
-	l := open(t, Options{Dir: dir, SegmentSize: 2000})
+	l := open(t, Options{Dir: dir, SegmentSize: 2000, CheckpointEvery: -1})
 	for i := range 200 {
 		appendOK(t, l, Record{Event: "proxy.call", CallID: fmt.Sprint(i)})
 	}
@@ -132,6 +132,6 @@ func TestRotation(t *testing.T) {
 	if len(r.Segments) < 10 || r.Records != 200+uint64(len(r.Segments))-1 {
 		t.Fatalf("%d records in %d segments", r.Records, len(r.Segments))
 	}
-	l = open(t, Options{Dir: dir, SegmentSize: 2000})
+	l = open(t, Options{Dir: dir, SegmentSize: 2000, CheckpointEvery: -1})
 	appendOK(t, l, Record{Event: "proxy.call"})
 }

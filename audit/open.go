@@ -4,16 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/tidwall/gjson"
 	"go.uber.org/zap"
+	"golang.org/x/mod/sumdb/note"
 )
 
 // open reads the log that is there, or begins one, and makes the writer
 // ready to go on behind its last record.
 func (w *writer) open() (err error) {
 	w.chain, w.digest = newChain(), newDigest()
+	if err := w.openCheckpoints(); err != nil {
+		return err
+	}
 	parts, err := w.prepare()
 	if err != nil {
 		return err
@@ -31,6 +36,9 @@ func (w *writer) open() (err error) {
 	calls := &openCalls{}
 	recovered, err := w.replayAll(parts, calls)
 	if err != nil {
+		return err
+	}
+	if err := w.checkKeys(); err != nil {
 		return err
 	}
 	unknown, err := calls.unknown(parts)
@@ -51,7 +59,66 @@ func (w *writer) open() (err error) {
 	}
 	w.l.view.turn(part{}, w.file, w.first, w.durable)
 	w.l.seq.Store(w.chain.seq)
+	// What is there was perhaps written by a process that was killed before
+	// it could sync, and is about to be signed for.
+	if err := errors.Join(w.file.Sync(), w.fs.SyncDir()); err != nil {
+		return fmt.Errorf("sync %s: %w", currentName, err)
+	}
+	w.l.tree.begin(w.check.tree, w.check.work)
 	return w.begin(recovered, unknown)
+}
+
+// openCheckpoints reads the log's key and its newest checkpoint.
+func (w *writer) openCheckpoints() (err error) {
+	if w.keys, err = w.loadKeys(); err != nil {
+		return err
+	}
+	signed, err := w.readSmall(checkpointName)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case w.keys == nil:
+		return w.keyMissing(checkpointName + " is signed with it")
+	default:
+		if w.checkpoint, err = openCheckpoint(signed, w.keys.verifier); err != nil {
+			return &Damage{Kind: Forged, File: checkpointName}
+		}
+	}
+	w.check = newTreeCheck(w.verifier(), w.chain, frontier{}, w.wants()...)
+	return nil
+}
+
+func (w *writer) verifier() note.Verifier {
+	if w.keys == nil {
+		return nil
+	}
+	return w.keys.verifier
+}
+
+func (w *writer) wants() []want {
+	if w.checkpoint.Note == "" {
+		return nil
+	}
+	return []want{{Checkpoint: w.checkpoint, file: checkpointName}}
+}
+
+// checkKeys compares what the records said of checkpoints with the files,
+// and makes the first key.
+func (w *writer) checkKeys() (err error) {
+	switch {
+	case w.check.found > 0 && w.keys == nil:
+		return w.keyMissing("some of its records are checkpoints")
+	case w.check.found > 0 && w.checkpoint.Note == "":
+		return fmt.Errorf("%s is missing, though some records of the log are checkpoints. Restore the file",
+			filepath.Join(w.l.opts.Dir, checkpointName))
+	case w.check.last.Size > w.checkpoint.Size: // a copy of the file that is older than the log
+		w.checkpoint = w.check.last
+	}
+	if w.keys == nil && w.l.opts.CheckpointEvery > 0 {
+		w.keys, err = w.makeKeys()
+	}
+	return err
 }
 
 // prepare puts the names in order and returns the parts, the current one
@@ -83,6 +150,9 @@ func (w *writer) prepare() ([]openPart, error) {
 		seq, _, _ := parseTail(line)
 		return nil, fmt.Errorf("%s is missing, though there are sealed segments: %w",
 			filepath.Join(w.l.opts.Dir, currentName), &Damage{Seq: max(seq, last.first) + 1, Kind: Missing, File: currentName})
+	case w.checkpoint.Size > 0:
+		return nil, fmt.Errorf("%s is missing, though there is a checkpoint: %w", filepath.Join(w.l.opts.Dir, currentName),
+			&Damage{Seq: 1, Last: w.checkpoint.Size, Kind: Missing, File: currentName})
 	default:
 		f, err := w.fs.Create(currentName)
 		if err != nil {
@@ -104,7 +174,7 @@ func (w *writer) prepare() ([]openPart, error) {
 func (w *writer) replayAll(parts []openPart, calls *openCalls) (*Record, error) {
 	for i := range parts {
 		p := &parts[i]
-		s := scanner{size: p.size, from: w.chain, calls: calls, part: i, replay: w.l.opts.Replay}
+		s := scanner{size: p.size, from: w.chain, calls: calls, part: i, replay: w.l.opts.Replay, tree: w.check, name: p.name}
 		res, damage, err := s.scanPart(parts, i)
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", p.name, err)
@@ -124,13 +194,18 @@ func (w *writer) replayAll(parts []openPart, calls *openCalls) (*Record, error) 
 		if res.records > 0 && last {
 			w.first = res.end.seq - res.records + 1
 		}
-		if damage == nil {
-			continue
-		}
-		if !last || !damage.torn {
+		if damage != nil && (!last || !damage.torn) {
 			return nil, damage.Damage
 		}
-		return w.setAside(p, res)
+		if !last {
+			continue
+		}
+		if err := w.check.finish(parts, w.chain.seq, res.good); err != nil {
+			return nil, err
+		}
+		if damage != nil {
+			return w.setAside(p, res)
+		}
 	}
 	return nil, nil
 }
@@ -163,10 +238,10 @@ func (w *writer) begin(recovered *Record, unknown []Record) error {
 	now := w.l.opts.Now()
 	if recovered != nil {
 		recovered.Event = EventRecovered
-		w.tail = appendOwn(w.tail, &w.chain, now, recovered)
+		w.tail = w.appendOwn(w.tail, now, recovered)
 	}
 	for i := range unknown {
-		w.tail = appendOwn(w.tail, &w.chain, now, &unknown[i])
+		w.tail = w.appendOwn(w.tail, now, &unknown[i])
 	}
 	if len(w.tail) == 0 {
 		return nil
@@ -181,6 +256,7 @@ func (w *writer) begin(recovered *Record, unknown []Record) error {
 		return fmt.Errorf("write %s: %w", currentName, err)
 	}
 	w.l.seq.Store(w.chain.seq)
+	w.l.tree.worked(w.chain.seq)
 	w.l.view.grow(w.first, w.durable)
 	return nil
 }
@@ -223,6 +299,9 @@ func (s *scanner) scanPart(parts []openPart, i int) (scanResult, *found, error) 
 		}
 	}
 	res, err := s.scan(p.f)
+	if err == nil && s.tree != nil && s.tree.bad != nil {
+		return res, &found{Damage: s.tree.bad}, nil
+	}
 	if err != nil || res.good == p.size {
 		return res, nil, err
 	}

@@ -26,7 +26,7 @@ func seqs(t *testing.T, lines [][]byte) []uint64 {
 
 func TestQuery(t *testing.T) {
 	long := strings.Repeat("é", 300)
-	l := open(t, Options{Dir: t.TempDir()})
+	l := open(t, Options{Dir: t.TempDir(), CheckpointEvery: -1})
 	at := func(ms int64) time.Time { return time.UnixMilli(ms) }
 	for _, r := range []Record{
 		{Time: at(100), Event: "a", Context: &Context{AgentID: "tony", SessionID: "s1"}},    // 1
@@ -95,7 +95,7 @@ func TestQuery(t *testing.T) {
 // compares with what was written.
 func TestQueryPages(t *testing.T) {
 	dir := t.TempDir()
-	l := open(t, Options{Dir: dir, SegmentSize: 40_000})
+	l := open(t, Options{Dir: dir, CheckpointEvery: -1, SegmentSize: 40_000})
 	const n = 1500
 	for i := range n {
 		r := Record{Event: "test", CallID: fmt.Sprint(i), Service: []string{"a", "b", "c"}[i%3]}
@@ -150,7 +150,7 @@ func TestQueryPages(t *testing.T) {
 
 // TestQueryBound looks at a bounded stretch of the log.
 func TestQueryBound(t *testing.T) {
-	l := open(t, Options{Dir: t.TempDir(), SegmentSize: 100_000})
+	l := open(t, Options{Dir: t.TempDir(), CheckpointEvery: -1, SegmentSize: 100_000})
 	for range 3000 {
 		if err := l.Enqueue(Entry{Record: Record{Event: "test"}}); err != nil {
 			t.Fatal(err)
@@ -188,7 +188,7 @@ func TestQueryBound(t *testing.T) {
 // enqueued, while segments are sealed.
 func TestQuerySeesEnqueued(t *testing.T) {
 	for _, d := range []Durability{Sync, Async} {
-		l := open(t, Options{Dir: t.TempDir(), SegmentSize: 5000, Durability: d, Deadline: closeWait})
+		l := open(t, Options{Dir: t.TempDir(), CheckpointEvery: -1, SegmentSize: 5000, Durability: d, Deadline: closeWait})
 		var wg sync.WaitGroup
 		for c := range 16 {
 			wg.Go(func() {

@@ -120,6 +120,10 @@ type Record struct {
 	// FirstSeq and LastSeq are the records concerned.
 	FirstSeq uint64
 	LastSeq  uint64
+
+	// Checkpoint is the signed note of an audit.checkpoint. It is shorter
+	// than MaxText, or else cut like any other text.
+	Checkpoint string
 }
 
 // Events that this package writes, or looks for when it opens a log.
@@ -130,6 +134,7 @@ const (
 	EventCallUnknown = "proxy.call.unknown"
 	EventRecovered   = "audit.recovered"
 	EventSegment     = "audit.segment"
+	EventCheckpoint  = "audit.checkpoint"
 )
 
 // AppendJSON appends the record as one JSON object without seq and prev,
@@ -200,6 +205,7 @@ func (r *Record) appendRest(dst []byte) (_ []byte, errAt int) {
 	dst = appendField(dst, "sha256", r.SHA256)
 	dst = appendUint(dst, "firstSeq", r.FirstSeq)
 	dst = appendUint(dst, "lastSeq", r.LastSeq)
+	dst = appendField(dst, "checkpoint", r.Checkpoint)
 	errAt = len(dst)
 	return appendField(dst, "error", r.Error), errAt
 }

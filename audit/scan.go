@@ -2,10 +2,13 @@ package audit
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"runtime"
 	"sync"
+
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // scanBlock is how much of a file a worker takes at a time.
@@ -24,6 +27,10 @@ type scanner struct {
 	part     int // for calls
 	replay   map[string]func(line []byte)
 	progress func(n int64)
+
+	// tree, if set, is told of all records; name is the file for it.
+	tree *treeCheck
+	name string
 }
 
 // scanResult is what a scan found.
@@ -49,6 +56,8 @@ type block struct {
 	lines  uint64
 	calls  blockCalls
 	replay []span
+	notes  []span // checkpoints
+	levels *levels
 }
 
 type span struct{ from, to int }
@@ -149,9 +158,13 @@ func readLines(r io.ReaderAt, size int64, f func(off int64, lines []byte) bool) 
 
 // check looks at the lines of a block.
 func (s *scanner) check(b *block) {
-	b.bad, b.lastAt, b.lines, b.replay = len(b.data), -1, 0, b.replay[:0]
+	b.bad, b.lastAt, b.lines, b.replay, b.notes = len(b.data), -1, 0, b.replay[:0], b.notes[:0]
 	if s.calls != nil {
 		b.calls.reset()
+	}
+	var leaves []tlog.Hash
+	if s.tree != nil {
+		b.levels, leaves = s.tree.take()
 	}
 	for at := 0; at < len(b.data); {
 		n := bytes.IndexByte(b.data[at:], '\n')
@@ -162,18 +175,24 @@ func (s *scanner) check(b *block) {
 		}
 		if !ok {
 			b.bad = at
-			return
+			break
 		}
 		if at == 0 {
 			b.seq, b.prev = seq, prev
 		}
-		b.end = chain{seq, hashLine(line)}
-		if s.calls != nil {
+		b.end = chainAt(seq, sha256.Sum256(line))
+		if s.calls != nil || s.tree != nil {
 			s.note(b, line, at)
+		}
+		if s.tree != nil {
+			leaves = append(leaves, leafHash(b.end.sum))
 		}
 		b.lastAt = at
 		b.lines++
 		at += n + 1
+	}
+	if s.tree != nil && b.lines > 0 {
+		b.levels.build(b.seq-1, leaves)
 	}
 }
 
@@ -181,6 +200,12 @@ func (s *scanner) check(b *block) {
 func (s *scanner) note(b *block, line []byte, at int) {
 	_, event, ok := parseHead(line)
 	if !ok {
+		return
+	}
+	if string(event) == EventCheckpoint {
+		b.notes = append(b.notes, span{at, at + len(line)})
+	}
+	if s.calls == nil {
 		return
 	}
 	b.calls.note(event, line, at)
@@ -202,6 +227,18 @@ func (s *scanner) join(res *scanResult, b *block) bool {
 	res.records += b.lines
 	if s.calls != nil {
 		s.calls.join(&b.calls, s.part, b.off)
+	}
+	if s.tree != nil {
+		s.tree.join(b.levels, s.name, func(yield func([]byte) bool) {
+			for _, n := range b.notes {
+				if !yield(b.data[n.from:n.to]) {
+					return
+				}
+			}
+		})
+		if s.tree.bad != nil {
+			return false
+		}
 	}
 	for _, r := range b.replay {
 		line := b.data[r.from:r.to]

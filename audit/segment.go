@@ -3,12 +3,14 @@ package audit
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -223,21 +225,22 @@ func (w *writer) saveTorn(b []byte, reason string) (*Record, error) {
 func (w *writer) turn(found *Record) error {
 	next := w.chain
 	content := bytes.Clone(w.tail)
+	sums := slices.Clone(w.sums)
 	now := w.l.opts.Now()
 	var sealed part
 	if w.durable > 0 {
 		sealed = part{sealedName(w.first), w.first, w.durable}
-		content = appendOwn(content, &next, now, &Record{
+		content = appendOwn(content, &next, &sums, now, &Record{
 			Event: EventSegment, Name: sealed.name, Size: sealed.size, SHA256: hex.EncodeToString(w.digest.Sum(nil)),
 			FirstSeq: w.first, LastSeq: w.lastDurable,
 		})
 	}
 	if found != nil {
 		found.Event = EventRecovered
-		content = appendOwn(content, &next, now, found)
+		content = appendOwn(content, &next, &sums, now, found)
 	}
 	temp := tempPrefix + randomHex()
-	f, err := w.create(temp, content)
+	f, err := createWith(w.fs, temp, content)
 	if err != nil {
 		return err
 	}
@@ -257,7 +260,7 @@ func (w *writer) turn(found *Record) error {
 	if len(content) > 0 {
 		w.first = w.lastDurable + 1
 	}
-	w.chain, w.lastDurable = next, next.seq
+	w.chain, w.lastDurable, w.sums = next, next.seq, sums
 	w.l.seq.Store(next.seq)
 	w.durable, w.tail, w.written = int64(len(content)), nil, 0
 	w.digest = newDigest()
@@ -267,11 +270,18 @@ func (w *writer) turn(found *Record) error {
 	return w.syncNames()
 }
 
-func appendOwn(dst []byte, c *chain, now time.Time, r *Record) []byte {
+// appendOwn appends the line of a record that the writer itself has to say.
+func appendOwn(dst []byte, c *chain, sums *[][sha256.Size]byte, now time.Time, r *Record) []byte {
 	start := len(dst)
 	dst = appendHead(dst, now.UnixMilli(), r.Event)
 	dst, _ = r.appendRest(dst)
-	return append(c.appendTail(dst, start), '\n')
+	dst = append(c.appendTail(dst, start), '\n')
+	*sums = append(*sums, c.sum)
+	return dst
+}
+
+func (w *writer) appendOwn(dst []byte, now time.Time, r *Record) []byte {
+	return appendOwn(dst, &w.chain, &w.sums, now, r)
 }
 
 func (w *writer) syncNames() error {
@@ -279,12 +289,13 @@ func (w *writer) syncNames() error {
 		return fmt.Errorf("sync directory: %w", err)
 	}
 	w.unsyncedNames = false
+	w.grow()
 	return nil
 }
 
-// create makes a file with a content that is on disk.
-func (w *writer) create(name string, content []byte) (file, error) {
-	f, err := w.fs.Create(name)
+// createWith makes a file with a content that is on disk.
+func createWith(d fsys, name string, content []byte) (file, error) {
+	f, err := d.Create(name)
 	if err != nil {
 		return nil, err
 	}
@@ -299,7 +310,7 @@ func (w *writer) create(name string, content []byte) (file, error) {
 	}
 	if err != nil {
 		_ = f.Close()
-		_ = w.fs.Remove(name)
+		_ = d.Remove(name)
 		return nil, err
 	}
 	return f, nil

@@ -34,6 +34,14 @@ type writer struct {
 	tail        []byte
 	written     int
 
+	// sums are the SHA-256 of the last lines that have a number and are not
+	// in the tree yet.
+	sums [][sha256.Size]byte
+
+	check      *treeCheck // of Open
+	keys       *keys      // nil: no checkpoints
+	checkpoint Checkpoint // the newest when the log was opened
+
 	acks []*pending // whose lines are in tail
 	wait bool       // one of them is a record, and its caller wants it on disk
 	dead error      // nothing is written any more
@@ -105,11 +113,15 @@ func (w *writer) finish() {
 	} else if w.dead == nil && len(w.tail) > 0 {
 		if err := w.file.Sync(); err != nil {
 			w.renewUntil(err)
+		} else {
+			w.settle(len(w.tail), w.chain.seq)
 		}
 	}
 	if w.dead != nil {
 		w.l.closeErr = &UnavailableError{Cause: w.dead}
 	}
+	close(w.l.keeper.stop)
+	<-w.l.keeper.done
 	w.release()
 	if err := w.fs.Close(); err != nil && w.l.closeErr == nil {
 		w.l.closeErr = err
@@ -185,7 +197,11 @@ func (w *writer) encode(p *pending, now int64) {
 		b = append(b, p.rest...)
 	}
 	w.tail = append(w.chain.appendTail(b, start), '\n')
+	w.sums = append(w.sums, w.chain.sum)
 	w.l.seq.Store(w.chain.seq)
+	if event != EventCheckpoint {
+		w.l.tree.worked(w.chain.seq)
+	}
 	if p.inForce != nil && p.code == "" {
 		w.putInForce(p.inForce)
 	}
@@ -270,10 +286,23 @@ func (w *writer) settle(n int, seq uint64) {
 	w.digest.Write(w.tail[:n])
 	w.durable += int64(n)
 	w.lastDurable = seq
+	w.grow()
 	w.written -= n
 	w.tail = append(w.tail[:0], w.tail[n:]...)
 	if len(w.tail) == 0 && cap(w.tail) > keepTail {
 		w.tail = nil
+	}
+}
+
+// grow puts the records into the tree that will not be lost any more.
+func (w *writer) grow() {
+	if w.unsyncedNames {
+		return
+	}
+	n := w.l.tree.grow(w.sums, w.lastDurable)
+	w.sums = append(w.sums[:0], w.sums[n:]...)
+	if len(w.sums) == 0 && cap(w.sums) > keepTail/sha256.Size {
+		w.sums = nil
 	}
 }
 

@@ -13,17 +13,53 @@ import (
 )
 
 func (t *terminal) auditVerifyCommand() *cobra.Command {
-	cmd := t.command("verify <dir>", "Check a log, or a copy of one, for changes", 1, 1, func(_ context.Context, _ *cobra.Command, args []string) error {
-		report, err := audit.Verify(args[0], t.progress("verifying"))
+	cmd := t.command("verify <dir> [--key <public key>] [--checkpoint <file>]...", "Check a log, or a copy of one, for changes", 1, 1, func(_ context.Context, cmd *cobra.Command, args []string) error {
+		o := audit.VerifyOptions{Progress: t.progress("verifying")}
+		key, err := cmd.Flags().GetString("key")
 		if err != nil {
 			return err
 		}
-		return t.line(fmt.Appendf(nil, "%d records in %d files, the last has seq %d", report.Records, len(report.Segments), report.LastSeq))
+		if cmd.Flags().Changed("key") {
+			if _, err := audit.ParseKey(key); err != nil {
+				return misuse("--key: %s", err)
+			}
+			o.Key = key
+		}
+		files, err := cmd.Flags().GetStringArray("checkpoint")
+		if err != nil {
+			return err
+		}
+		for _, name := range files {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			o.Checkpoints = append(o.Checkpoints, string(b))
+		}
+		report, err := audit.VerifyWith(args[0], o)
+		switch {
+		case report.Key == "":
+			fmt.Fprintln(t.err, "warning: there is no audit.pub, so that no checkpoint was looked at: only the chain shows changes")
+		case report.KeyUnproven:
+			fmt.Fprintln(t.err, "warning: the key is the one beside the log; give the one you have kept with --key")
+		}
+		if err != nil {
+			return err
+		}
+		return t.line(fmt.Appendf(nil, "%d records in %d files, the last has seq %d; %d are under a checkpoint",
+			report.Records, len(report.Segments), report.LastSeq, report.Checked))
 	})
 	cmd.Long = `Check the files of an audit log in <dir>, which may be a copy, without a vault.
 
 The first record that is not what was written ends it with status 1, and is
-named by its seq, the kind of damage and the place.`
+named by its seq, the kind of damage and the place: altered, missing,
+duplicated, reordered, truncated, rolled back, or a forged checkpoint.
+
+--key is the content of audit.pub as you have kept it. --checkpoint is a copy
+of audit.checkpoint that was kept elsewhere: it also shows that the whole
+directory is an older one, or was written anew.`
+	cmd.Flags().String("key", "", "the log's public key; without it <dir>/audit.pub")
+	cmd.Flags().StringArray("checkpoint", nil, "a file with a checkpoint that was kept elsewhere; may be given again")
 	return cmd
 }
 
