@@ -494,7 +494,7 @@ func FuzzIndexFile(f *testing.F) {
 	var lines []byte
 	for i := range 40 {
 		r := Record{Time: time.UnixMilli(int64(i)), Event: "e", Context: &Context{AgentID: fmt.Sprint(i % 3)}}
-		lines = appendOwn(lines, &c, r.Time, &r)
+		lines = appendOwn(lines, &c, new([][32]byte), r.Time, &r)
 	}
 	x.add(lines)
 	p := part{"audit.log.1.jsonl", 1, int64(len(lines))}
