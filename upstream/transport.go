@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -166,7 +167,29 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !ok { // a health check: no client, no secret
 		return t.HTTPTransport.RoundTrip(req)
 	}
+	res, err := t.send(req.Context(), c, outgoing{
+		body:     req.Body,
+		length:   req.ContentLength,
+		trailer:  req.Trailer,
+		trailers: req.Header["Te"] != nil, // which Caddy has reduced to "trailers"
+	})
+	if err != nil {
+		return nil, err
+	}
+	res.Request = req
+	return res, nil
+}
 
+// outgoing is what of a request is not in its call.
+type outgoing struct {
+	body     io.ReadCloser
+	length   int64
+	trailer  http.Header
+	trailers bool // the client takes trailers
+}
+
+// send sends a call with the secret, and returns its answer without it.
+func (t *transport) send(ctx context.Context, c *call, o outgoing) (*http.Response, error) {
 	target, err := url.ParseRequestURI(c.out.EscapedPath)
 	if err != nil || target.Host != "" || target.EscapedPath() != c.out.EscapedPath {
 		// What was matched must be what is sent, byte for byte.
@@ -183,8 +206,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if header["User-Agent"] == nil {
 		header["User-Agent"] = userAgent // nil would become Go's own
 	}
-	if te := req.Header["Te"]; te != nil { // Caddy has reduced it to "trailers"
-		header["Te"] = te
+	if o.trailers {
+		header["Te"] = []string{"trailers"}
 	}
 	if c.out.Endpoint.Range && header["Range"] != nil || c.out.Method == http.MethodHead {
 		// Go's transport asks for gzip by itself everywhere else.
@@ -200,16 +223,16 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 	var secrets *scrub.Scrubber
 	c.watch.phase.Store(connecting)
-	ctx, done := hideTrace(req.Context(), c, t.passSetCookie, &secrets)
+	ctx, done := hideTrace(ctx, c, t.passSetCookie, &secrets)
 	defer done()
 	out := (&http.Request{
 		Method:        c.out.Method,
 		URL:           target,
 		Host:          t.origin.Host,
 		Header:        header,
-		Body:          c.requestBody(req.Body),
-		ContentLength: req.ContentLength,
-		Trailer:       req.Trailer,
+		Body:          c.requestBody(o.body),
+		ContentLength: o.length,
+		Trailer:       o.trailer,
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
 		ProtoMinor:    1,
@@ -241,7 +264,6 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, refused
 		}
 		c.result.Status = res.StatusCode
-		res.Request = req
 		return res, nil
 	}
 	filterResponse(res.Header, t.passSetCookie)
@@ -267,7 +289,6 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		delete(res.Header, "Content-Length")
 	}
 	c.result.Status = res.StatusCode
-	res.Request = req
 	return res, nil
 }
 
