@@ -47,6 +47,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //		allowed_hosts    <host...>
 //		allow_private    <cidr...>
 //		revocations_keep <duration>
+//		dpop_nonce       on|off
 //		signing {
 //			algorithm    EdDSA|ES256|HS256
 //			rotate_every <duration>
@@ -108,6 +109,12 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "agents":
 			a.Agents = new(Agents)
 			err = a.Agents.unmarshalCaddyfile(d)
+		case "dpop_nonce":
+			var word string
+			if err = oneArg(d, &word); err == nil && word != "on" && word != "off" {
+				err = d.Errf("dpop_nonce is on or off, not %q", word)
+			}
+			a.DPoPNonce = word == "on"
 		case "signing":
 			a.Signing = new(Signing)
 			err = a.Signing.unmarshalCaddyfile(d)

@@ -76,6 +76,11 @@ type App struct {
 	// `/.well-known/jwks.json`.
 	SigningKey string `json:"signing_key,omitempty"`
 
+	// Whether a DPoP proof has to carry a nonce of the vault (RFC 9449,
+	// section 9), which makes a proof that was made in advance worthless.
+	// Default: false.
+	DPoPNonce bool `json:"dpop_nonce,omitempty"`
+
 	// How the generated keys sign tokens, and when another takes over.
 	// Default: EdDSA, and no other until an administrator says so.
 	Signing *Signing `json:"signing,omitempty"`
@@ -247,6 +252,7 @@ func (a *App) setVaultConfig() error {
 		TokenTTL:        ttl,
 		TokenTTLMax:     most,
 		RevocationsKeep: time.Duration(a.RevocationsKeep),
+		DPoPNonce:       a.DPoPNonce,
 		Templates:       a.template,
 		TemplateNames:   a.templateNames,
 	}

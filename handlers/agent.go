@@ -65,6 +65,7 @@ func issueToken(rq *request, body []byte) *refusal.Refusal {
 		TaskID    string         `json:"taskId"`
 		SkillID   string         `json:"skillId"`
 		Tool      string         `json:"tool"`
+		Bind      string         `json:"bind"`
 		limits
 	}
 	if refused := rq.identify(); refused != nil {
@@ -76,6 +77,8 @@ func issueToken(rq *request, body []byte) *refusal.Refusal {
 	req := vault.IssueRequest{
 		Service: in.Service,
 		Scope:   in.Scope,
+		Holder:  rq,
+		Bind:    in.Bind,
 		Context: token.Context{AgentID: in.AgentID, SessionID: in.SessionID, TaskID: in.TaskID, SkillID: in.SkillID, Tool: in.Tool},
 	}
 	rq.record.Service = in.Service
@@ -115,7 +118,7 @@ func call(rq *request, body []byte) *refusal.Refusal {
 	if refused != nil {
 		return refused
 	}
-	req := vault.CallRequest{Token: raw, Service: in.Service, Action: in.Action}
+	req := vault.CallRequest{Token: raw, Service: in.Service, Action: in.Action, Holder: rq}
 	if in.Params != nil && in.Params.Kind() != 'n' {
 		req.Params = in.Params
 	}
@@ -143,8 +146,8 @@ func bearer(authorization []string, inBody string) (string, *refusal.Refusal) {
 		return inBody, nil
 	}
 	scheme, value, _ := strings.Cut(authorization[0], " ")
-	if len(authorization) > 1 || !strings.EqualFold(scheme, "Bearer") {
-		return "", refusal.New("TOKEN_INVALID", "the Authorization header must be one, of the scheme Bearer")
+	if len(authorization) > 1 || !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "DPoP") {
+		return "", refusal.New("TOKEN_INVALID", "the Authorization header must be one, of the scheme Bearer or DPoP")
 	}
 	value = strings.TrimSpace(value)
 	if inBody != "" && inBody != value {

@@ -15,6 +15,7 @@ func delegateToken(rq *request, body []byte) *refusal.Refusal {
 		TTL     jsontext.Value `json:"ttl"`
 		AgentID string         `json:"agentId"`
 		TaskID  string         `json:"taskId"`
+		Proof   string         `json:"holderProof"`
 		limits
 	}
 	if refused := rq.identify(); refused != nil {
@@ -23,7 +24,7 @@ func delegateToken(rq *request, body []byte) *refusal.Refusal {
 	if refused := decode(body, &in, false); refused != nil {
 		return refused
 	}
-	req := vault.DelegateRequest{Scope: in.Scope, AgentID: in.AgentID, TaskID: in.TaskID}
+	req := vault.DelegateRequest{Scope: in.Scope, AgentID: in.AgentID, TaskID: in.TaskID, Holder: rq, NewHolder: in.Proof}
 	var refused *refusal.Refusal
 	if req.Token, refused = rq.subjectToken(in.Token); refused != nil {
 		return refused

@@ -63,6 +63,7 @@ func (rq *request) refuse(r *refusal.Refusal) {
 		// the server would wait for the body to keep the connection.
 		h.Set("Connection", "close")
 	}
+	rq.offerNonce()
 	if len(r.Challenge) > 0 {
 		h["Www-Authenticate"] = r.Challenge
 	} else if r.Status == http.StatusUnauthorized {
@@ -186,6 +187,7 @@ func (rq *request) answer(value any) *refusal.Refusal {
 // answerRaw sends JSON that is encoded already.
 func (rq *request) answerRaw(status int, body []byte) {
 	h := rq.w.Header()
+	rq.offerNonce()
 	h.Set("Content-Type", "application/json")
 	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-store")

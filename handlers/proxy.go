@@ -84,7 +84,7 @@ func (rq *request) proxy() *refusal.Refusal {
 			WithHint("ask for one with vault.issueToken and send it as the service's API key, or in the header Vault-Token").
 			WithChallenge(`Basic realm="caddyvault", charset="UTF-8"`, `Bearer realm="caddyvault"`)
 	}
-	t, refused := rq.vault.Admit(vault.CallRequest{Token: raw, Service: service}, &rq.record)
+	t, refused := rq.vault.Admit(vault.CallRequest{Token: raw, Service: service, Holder: rq}, &rq.record)
 	if refused != nil {
 		return refused
 	}

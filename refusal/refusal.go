@@ -118,6 +118,8 @@ var statuses = map[string]int{
 	"AGENT_REVOKED":          http.StatusUnauthorized,
 	"TOKEN_REPLAYED":         http.StatusUnauthorized,
 	"TOKEN_BINDING_REQUIRED": http.StatusUnauthorized,
+	"DPOP_PROOF_INVALID":     http.StatusUnauthorized,
+	"DPOP_NONCE_REQUIRED":    http.StatusUnauthorized,
 	"ADMIN_UNAUTHORIZED":     http.StatusUnauthorized,
 	"AGENT_UNAUTHENTICATED":  http.StatusUnauthorized,
 

@@ -75,6 +75,7 @@ var neverUpstream = map[string]bool{
 	"X-Client-Ip":                    true,
 	"X-Cluster-Client-Ip":            true,
 	"Proxy-Authorization":            true,
+	"Dpop":                           true, // a proof for the vault
 	"X-Amz-Security-Token":           true,
 	"X-Goog-Iam-Authorization-Token": true,
 }

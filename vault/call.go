@@ -31,6 +31,9 @@ type CallRequest struct {
 	// numbers reach the wire with the digits that were sent.
 	Params []byte
 
+	// Holder is who makes the request.
+	Holder HolderSource
+
 	// Context holds the fields that were present in the request, by their
 	// JSON names.
 	Context map[string]string
@@ -41,7 +44,7 @@ type CallRequest struct {
 // the request can name the agent in its logs.
 func (v *Vault) Admit(req CallRequest, rec *audit.Record) (*token.Verified, *refusal.Refusal) {
 	rec.Service, rec.Action = req.Service, req.Action
-	t, keys, refused := v.verify(req.Token)
+	t, keys, refused := v.verify(req.Token, req.Holder)
 	if t != nil {
 		rec.TokenID, rec.Scope, rec.Context = t.ID, t.Scope, auditContext(t.Context)
 		if len(keys.ancestors) > 0 {

@@ -21,6 +21,11 @@ type DelegateRequest struct {
 	AgentID string
 	TaskID  string
 	Limits  *token.Limits
+
+	// Holder is who makes the request. NewHolder is a proof by the key that
+	// the child is to be bound to, "" for the parent's.
+	Holder    HolderSource
+	NewHolder string
 }
 
 // DelegateResult is the answer.
@@ -35,7 +40,7 @@ func (v *Vault) Delegate(ctx context.Context, caller Caller, req DelegateRequest
 	if caller.Agent == "" && !caller.Trusted {
 		return nil, unauthenticated()
 	}
-	parent, keys, refused := v.verify(req.Token)
+	parent, keys, refused := v.verify(req.Token, req.Holder)
 	if parent != nil {
 		rec.Service, rec.Scope, rec.Context = parent.Service, parent.Scope, auditContext(parent.Context)
 		rec.ParentID, rec.Ancestors = parent.ID, keys.ancestors
@@ -63,6 +68,9 @@ func (v *Vault) Delegate(ctx context.Context, caller Caller, req DelegateRequest
 			return nil, refused
 		}
 	}
+	if refused := v.bindChild(&claims, req); refused != nil {
+		return nil, refused
+	}
 	if refused := checkLimits(svc, claims.Limits); refused != nil {
 		return nil, refused
 	}
@@ -74,6 +82,22 @@ func (v *Vault) Delegate(ctx context.Context, caller Caller, req DelegateRequest
 		return nil, refused
 	}
 	return &DelegateResult{IssueResult: *res, ParentID: parent.ID}, nil
+}
+
+// bindChild binds a child to a key of its own, if there is a proof of one. It
+// is bound as its parent else.
+func (v *Vault) bindChild(c *token.Claims, req DelegateRequest) *refusal.Refusal {
+	if req.NewHolder == "" || req.Holder == nil {
+		return nil
+	}
+	h := req.Holder.Holder()
+	h.Proofs = []string{req.NewHolder}
+	jkt, refused := v.checkProof(h, "", "")
+	if refused != nil {
+		return refused
+	}
+	c.Bound = &token.Binding{JKT: jkt}
+	return nil
 }
 
 func agentsOf(chain []token.Ancestor) []string {

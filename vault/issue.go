@@ -31,6 +31,11 @@ type IssueRequest struct {
 
 	// Limits narrow the token further; nil for none.
 	Limits *token.Limits
+
+	// Holder is who makes the request, and Bind how the token is to be bound:
+	// BindDPoP, BindMTLS, or "" for DPoP if there is a proof.
+	Holder HolderSource
+	Bind   string
 }
 
 // IssueResult is the answer.
@@ -38,6 +43,9 @@ type IssueResult struct {
 	TokenID      string `json:"tokenId"`
 	Token        string `json:"token"`
 	ExpiresInSec int    `json:"expiresInSec"`
+
+	// TokenType is DPoP for a token that is bound to a key.
+	TokenType string `json:"tokenType,omitzero"`
 }
 
 // autoPrefix begins a session or task id that the vault chose. A call need
@@ -78,6 +86,10 @@ func (v *Vault) Issue(ctx context.Context, caller Caller, req IssueRequest, rec 
 	if refused := checkLimits(svc, req.Limits); refused != nil {
 		return nil, refused
 	}
+	bound, refused := v.bind(req.Holder, req.Bind, caller.Binding, "")
+	if refused != nil {
+		return nil, refused
+	}
 	now := v.now()
 	return v.sign(ctx, token.Claims{
 		Subject:   agent,
@@ -87,6 +99,7 @@ func (v *Vault) Issue(ctx context.Context, caller Caller, req IssueRequest, rec 
 		Scope:     uniqueScopes(req.Scope),
 		Context:   tc,
 		Limits:    req.Limits,
+		Bound:     bound,
 	}, rec)
 }
 
@@ -122,7 +135,11 @@ func (v *Vault) sign(ctx context.Context, claims token.Claims, rec *audit.Record
 	if refused != nil {
 		return nil, refused
 	}
-	return &IssueResult{TokenID: claims.ID, Token: raw, ExpiresInSec: rec.TTL}, nil
+	res := &IssueResult{TokenID: claims.ID, Token: raw, ExpiresInSec: rec.TTL}
+	if claims.Bound != nil && claims.Bound.JKT != "" {
+		res.TokenType = "DPoP"
+	}
+	return res, nil
 }
 
 // maxBudget is the largest budget, in calls or bytes.

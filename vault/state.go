@@ -64,6 +64,7 @@ type State struct {
 	live        *liveCalls
 	budgets     *budgets
 	signing     *signingKeys
+	proofs      *proofs
 
 	// admins serialises what administrators change: a check and the change
 	// that rests on it belong together.
@@ -91,7 +92,7 @@ type anchors struct {
 // OpenState opens or creates the state. What it finds damaged, older than the
 // audit log knows, or readable by others is refused by name.
 func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
-	st := &State{dataDir: o.DataDir, servicesDir: o.ServicesDir, logger: o.Logger, now: o.Now, live: newLiveCalls(), budgets: newBudgets(o.Now), signing: newSigningKeys()}
+	st := &State{dataDir: o.DataDir, servicesDir: o.ServicesDir, logger: o.Logger, now: o.Now, live: newLiveCalls(), budgets: newBudgets(o.Now), signing: newSigningKeys(), proofs: newProofs(o.Now)}
 	var undo []func() error
 	defer func() {
 		if err != nil {

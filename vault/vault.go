@@ -36,6 +36,9 @@ type Config struct {
 	SigningKey string
 	Signing    SigningConfig
 
+	// DPoPNonce asks for the vault's nonce in every DPoP proof.
+	DPoPNonce bool
+
 	// AdminToken is the configured admin token. Empty means the generated one
 	// of the data directory.
 	AdminToken string
@@ -66,6 +69,10 @@ type Caller struct {
 	// taken.
 	Agent   string
 	Trusted bool
+
+	// Binding is how the agent's tokens have to be bound, as its record says:
+	// BindDPoP, BindMTLS, BindAny, or "" for no matter.
+	Binding string
 
 	// Client is the address of the connection's other end, the zero Addr for
 	// a Unix socket.
@@ -196,8 +203,8 @@ func revokedRefusal(code string) *refusal.Refusal {
 	return refusal.New(code, "this "+strings.ToLower(what)+" has been revoked")
 }
 
-// verify checks a token and that it is not revoked.
-func (v *Vault) verify(raw string) (*token.Verified, *tokenKeys, *refusal.Refusal) {
+// verify checks a token, that it is not revoked, and who holds it.
+func (v *Vault) verify(raw string, holder HolderSource) (*token.Verified, *tokenKeys, *refusal.Refusal) {
 	t, refused := v.tokens.Verify(raw)
 	if refused != nil {
 		return nil, nil, refused
@@ -206,10 +213,7 @@ func (v *Vault) verify(raw string) (*token.Verified, *tokenKeys, *refusal.Refusa
 	if code := v.revoked(keys); code != "" {
 		return t, keys, revokedRefusal(code)
 	}
-	if t.Bound != nil {
-		return t, keys, refusal.New("TOKEN_BINDING_REQUIRED", "the token is bound to its holder, who has to show it")
-	}
-	return t, keys, nil
+	return t, keys, v.checkHolder(t, raw, holder)
 }
 
 // JWKS returns the public keys that tokens are signed with (RFC 7517).
