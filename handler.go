@@ -59,6 +59,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		ClientIP:     clientIP,
 		OnAgent:      nameAgent,
 		OnError:      h.logCause,
+		Exiting:      caddy.Exiting,
 	}
 	return nil
 }

@@ -327,7 +327,8 @@ func (a *App) openOn(e *engine) (*vault.Vault, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.cancel == nil {
-		a.cancel = st.OnServiceChange(a.proxy.Forget)
+		forget, release := st.OnServiceChange(a.proxy.Forget), v.HoldAdmin()
+		a.cancel = func() { forget(); release() }
 	}
 	return v, nil
 }

@@ -209,6 +209,15 @@ func (f *Follower) find(v snapshot) (bool, error) {
 		})
 		i--
 	}
+	for ; i >= 0 && i < len(v.sealed) && f.skips(v.sealed[i]); i++ {
+		if f.next = v.first; i+1 < len(v.sealed) {
+			f.next = v.sealed[i+1].first
+		}
+		if f.next == 0 { // which is not known before there is one
+			f.next = v.sealed[i].first
+			break
+		}
+	}
 	size := v.size
 	if i < 0 || i == len(v.sealed) {
 		v.cur.refs.Add(1)
@@ -265,6 +274,15 @@ func (f *Follower) block(size int64, b *Batch) error {
 		f.missing = [2]uint64{}
 		return nil
 	}
+}
+
+// skips reports whether no record of a segment is of the time.
+func (f *Follower) skips(p part) bool {
+	if f.since == 0 && f.until == 0 || !f.l.opts.index {
+		return false
+	}
+	h := f.l.index.head(p)
+	return h != nil && !overlaps(h.min, h.max, f.since, f.until)
 }
 
 func (f *Follower) inTime(line []byte) bool {

@@ -82,17 +82,15 @@ func (l *Log) Query(ctx context.Context, q Query) (Result, error) {
 	if s.filters, err = newFilters(q.Filters, q.Agents); err != nil {
 		return Result{}, err
 	}
-	if !s.filters.seq(&s.before) {
-		return Result{Seq: l.Seq()}, unavailable
-	}
-
 	view, live, _ := l.index.snapshot(liveIndexed)
 	if view.cur == nil {
 		return Result{}, ErrClosed
 	}
 	defer view.cur.release()
-	if err := s.run(view, live); err != nil {
-		return Result{}, fmt.Errorf("audit query: %w", err)
+	if s.filters.seq(&s.before) {
+		if err := s.run(view, live); err != nil {
+			return Result{}, fmt.Errorf("audit query: %w", err)
+		}
 	}
 	last, err := view.last(l.opts.fs)
 	if err != nil {
@@ -135,6 +133,13 @@ func newFilters(fields map[string]string, agents []string) (f filters, err error
 	// The longest is likely the rarest.
 	slices.SortFunc(f.all, func(a, b matcher) int { return len(b.text) - len(a.text) })
 	return f, nil
+}
+
+// CheckFilters returns ErrFilter, wrapped, if one names what cannot be a
+// field.
+func CheckFilters(fields map[string]string) error {
+	_, err := newFilters(fields, nil)
+	return err
 }
 
 // seq lowers before to what a filter by seq leaves; it reports whether

@@ -41,6 +41,10 @@ type Server struct {
 	// OnAgent, if set, is told the agent as soon as it is known.
 	OnAgent func(r *http.Request, agent string)
 
+	// Exiting, if set, says that the server is ending and with it every
+	// stream that would go on for ever.
+	Exiting func() bool
+
 	// OnError, if set, is told what went wrong underneath a refusal. It must
 	// not be shown to clients.
 	OnError func(r *http.Request, refused *refusal.Refusal)
@@ -92,6 +96,7 @@ func init() {
 		"/vault.call":            post(Agent, "proxy.call", call),
 		"/vault.revoke":          post(Agent, "token.revoke", revoke),
 		"/vault.audit.query":     post(Agent, "audit.query", auditQuery),
+		"/vault.audit.stream":    {group: Admin, event: "admin.auditStream", method: http.MethodGet, noBody: true, handler: auditStream},
 	}
 	for name, h := range adminRoutes {
 		routes["/vault.admin."+name] = post(Admin, "admin."+name, asAdmin(name, h))
@@ -135,11 +140,13 @@ func (rq *request) serve(rt route, found bool) *refusal.Refusal {
 		rq.w.Header().Set("Allow", rt.method)
 		return refusal.New("METHOD_NOT_ALLOWED", "this route takes %s", rt.method)
 	}
-	if rt.noBody {
+	if rt.noBody && rt.group != Admin {
 		return rt.handler(rq, nil)
 	}
-	if refused := checkMediaType(rq.Header); refused != nil {
-		return refused
+	if !rt.noBody {
+		if refused := checkMediaType(rq.Header); refused != nil {
+			return refused
+		}
 	}
 	rq.event = rt.event
 	if rt.group == Admin {
@@ -148,6 +155,9 @@ func (rq *request) serve(rt route, found bool) *refusal.Refusal {
 			return refused
 		}
 		rq.known = true
+	}
+	if rt.noBody {
+		return rt.handler(rq, nil)
 	}
 	body, refused := readBody(rq.w, rq.Request)
 	if refused != nil {

@@ -15,10 +15,18 @@ func (v *Vault) Query(ctx context.Context, caller Caller, q audit.Query) (audit.
 	}
 	res, err := v.audit.Query(ctx, q)
 	if errors.Is(err, audit.ErrFilter) {
-		return audit.Result{}, refusal.New("FILTERS_INVALID", "a filter names a field of a record or of its context")
+		return audit.Result{}, filtersInvalid()
 	}
 	if err != nil {
 		return audit.Result{}, auditRefusal(err)
 	}
 	return res, nil
+}
+
+// CheckFilters refuses filters that name no field.
+func CheckFilters(filters map[string]string) *refusal.Refusal {
+	if err := audit.CheckFilters(filters); err != nil {
+		return filtersInvalid()
+	}
+	return nil
 }

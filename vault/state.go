@@ -62,6 +62,7 @@ type State struct {
 	audit       *audit.Log
 	services    services
 	live        *liveCalls
+	watchers    watchers
 	budgets     *budgets
 	signing     *signingKeys
 	proofs      *proofs
