@@ -90,7 +90,7 @@ func containsCall(line string, i int) bool {
 func TestFollowEnds(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		l := open(t, Options{Dir: dir})
+		l := open(t, Options{Dir: dir, CheckpointEvery: -1})
 		ahead, err := l.Follow(FollowOptions{After: 1000})
 		if err != nil {
 			t.Fatal(err)

@@ -188,7 +188,7 @@ func TestIndex(t *testing.T) {
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(1, 2))
 	const n = 6000
-	l := open(t, Options{Dir: dir, SegmentSize: 150_000})
+	l := open(t, Options{Dir: dir, SegmentSize: 150_000, CheckpointEvery: -1})
 	for i := range n {
 		if err := l.Enqueue(Entry{Record: randomRecord(r, i)}); err != nil {
 			t.Fatal(err)
@@ -217,7 +217,7 @@ func TestIndex(t *testing.T) {
 	// The files that are there are used, and nothing is made anew.
 	core, logged := observer.New(zap.WarnLevel)
 	before := modTimes(t, names)
-	l = open(t, Options{Dir: dir, SegmentSize: 150_000, Logger: zap.New(core)})
+	l = open(t, Options{Dir: dir, SegmentSize: 150_000, CheckpointEvery: -1, Logger: zap.New(core)})
 	waitIndexed(t, l)
 	checkQueries(t, l, lines, r, 200)
 	if logged.Len() > 0 || !maps.Equal(before, modTimes(t, names)) {
@@ -257,7 +257,7 @@ func modTimes(t *testing.T, names []string) map[string]time.Time {
 func TestIndexDamaged(t *testing.T) {
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(3, 4))
-	l := open(t, Options{Dir: dir, SegmentSize: 150_000})
+	l := open(t, Options{Dir: dir, SegmentSize: 150_000, CheckpointEvery: -1})
 	for i := range 3000 {
 		if err := l.Enqueue(Entry{Record: randomRecord(r, i)}); err != nil {
 			t.Fatal(err)
@@ -300,7 +300,7 @@ func TestIndexDamaged(t *testing.T) {
 		if err := os.WriteFile(name, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		l := open(t, Options{Dir: dir, SegmentSize: 150_000})
+		l := open(t, Options{Dir: dir, SegmentSize: 150_000, CheckpointEvery: -1})
 		checkQueries(t, l, lines, r, 60)
 		// Whoever reads the damaged page says so; all are read here.
 		for i := range 41 {
@@ -322,7 +322,7 @@ func TestIndexDamaged(t *testing.T) {
 	if err := os.Chmod(name, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	l = open(t, Options{Dir: dir, SegmentSize: 150_000})
+	l = open(t, Options{Dir: dir, SegmentSize: 150_000, CheckpointEvery: -1})
 	waitIndexed(t, l)
 	_ = l.Close()
 	if fi, err := os.Stat(name); err != nil || fi.Mode().Perm() != 0o600 {
@@ -335,7 +335,7 @@ func TestIndexDamaged(t *testing.T) {
 func TestIndexOfOtherContent(t *testing.T) {
 	make := func(agent string) string {
 		dir := t.TempDir()
-		l := open(t, Options{Dir: dir, SegmentSize: 2000})
+		l := open(t, Options{Dir: dir, SegmentSize: 2000, CheckpointEvery: -1})
 		for i := range 30 {
 			appendOK(t, l, Record{Time: time.UnixMilli(int64(1000 + i)), Event: "test", Context: &Context{AgentID: agent}})
 		}
@@ -352,7 +352,7 @@ func TestIndexOfOtherContent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := open(t, Options{Dir: b, SegmentSize: 2000})
+	l := open(t, Options{Dir: b, SegmentSize: 2000, CheckpointEvery: -1})
 	res, err := l.Query(context.Background(), Query{Filters: map[string]string{"agentId": "otto", "event": "test"}})
 	if err != nil || len(res.Lines) != 30 {
 		t.Fatalf("%d records, %v", len(res.Lines), err)
@@ -370,7 +370,7 @@ func TestIndexFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 		fails := &indexFaultFS{fsys: d, op: op}
-		l := open(t, Options{Dir: dir, SegmentSize: 50_000, fs: fails, index: true})
+		l := open(t, Options{Dir: dir, SegmentSize: 50_000, CheckpointEvery: -1, fs: fails, index: true})
 		for i := range 1500 {
 			if err := l.Enqueue(Entry{Record: randomRecord(r, i)}); err != nil {
 				t.Fatal(err)
