@@ -14,9 +14,13 @@ import (
 )
 
 const (
-	// wholeFrame is the largest frame that is looked at as one, in bytes. Of
-	// a larger one pieces are passed on as they come.
-	wholeFrame = 64 << 10
+	// wholeFrame is the largest frame that is looked at and passed on as one,
+	// in bytes. Of a larger one pieces are passed on as they come, which not
+	// every client puts together.
+	wholeFrame = 256 << 10
+
+	// keptBuffer is the largest buffer that outlives a frame.
+	keptBuffer = 16 << 10
 
 	// linger is how long a client that was told that a WebSocket ends has to
 	// hang up by itself, so that it gets to read it.
@@ -80,6 +84,9 @@ func newTunnel(ctx context.Context, conn io.ReadWriteCloser, c *call, secrets *s
 // Read returns frames for the client.
 func (t *tunnel) Read(p []byte) (int, error) {
 	for len(t.out) == 0 {
+		if cap(t.room) > keptBuffer {
+			t.room = nil
+		}
 		if t.done {
 			t.wait()
 			return 0, errTunnelOver
@@ -114,10 +121,18 @@ func (t *tunnel) next() error {
 		}
 	}
 	whole := t.frame.length <= wholeFrame
-	if need := min(t.left, wholeFrame); int64(len(t.buf)) < need {
-		t.buf = make([]byte, need)
+	size := min(t.left, wholeFrame)
+	if !whole {
+		size = min(t.left, keptBuffer)
 	}
-	piece := t.buf[:min(t.left, wholeFrame)]
+	piece := t.buf
+	if int64(len(piece)) < size {
+		piece = make([]byte, max(size, 1<<10))
+		if len(piece) <= keptBuffer {
+			t.buf = piece
+		}
+	}
+	piece = piece[:size]
 	var err error
 	if whole {
 		_, err = io.ReadFull(t.from, piece)

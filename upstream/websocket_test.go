@@ -138,7 +138,7 @@ func TestFramesAreScrubbed(t *testing.T) {
 	}
 	bye := frame(true, opClose, "\x03\xe8")
 	escaped := strings.ReplaceAll(secret, "s", `\u0073`)
-	large := strings.Repeat("x", 200_000)
+	large := strings.Repeat("x", 200_000) // two of them are no whole frame
 	tests := []struct {
 		name, frames string
 		want         []string
