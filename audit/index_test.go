@@ -144,6 +144,9 @@ func randomQuery(r *rand.Rand, n int) Query {
 // waitIndexed waits until every sealed segment has its index.
 func waitIndexed(t testing.TB, l *Log) {
 	t.Helper()
+	if err := l.barrier(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	deadline := time.Now().Add(time.Minute)
 	for {
 		l.index.poke()
