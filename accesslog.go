@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/caddyvault/caddyvault/handlers"
 	"github.com/caddyvault/caddyvault/vault"
 )
 
@@ -19,14 +18,14 @@ import (
 // where Caddy's access log would show it. Caddy's entry is made from a copy of
 // the request that was taken before any handler ran, so it is skipped, and this
 // one has the same form.
-func logRedacted(r *http.Request, v *vault.Vault, rec caddyhttp.ResponseRecorder, start time.Time) {
+func (h *Handler) logRedacted(r *http.Request, v *vault.Vault, rec caddyhttp.ResponseRecorder, start time.Time) {
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || server.Logs == nil {
 		return
 	}
 	clear := r.Clone(r.Context())
-	handlers.RedactToken(clear, v)
+	h.server.RedactToken(clear, v)
 	level := zapcore.InfoLevel
 	if rec.Status() >= http.StatusInternalServerError {
 		level = zapcore.ErrorLevel

@@ -223,8 +223,10 @@ func referenceArg(d *caddyfile.Dispenser, into *string) error {
 // parseHandler parses the directive. Syntax:
 //
 //	vault [<matcher>] [agent] [admin]
+//	vault [<matcher>] proxy <service>
 //
-// Without arguments, every route is served.
+// Without arguments, every route is served. With proxy, every path is the
+// service's.
 func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := new(Handler)
 	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
@@ -237,6 +239,15 @@ func parseHandler(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the directive's name
 	h.Routes = d.RemainingArgs()
+	if len(h.Routes) > 0 && h.Routes[0] == "proxy" {
+		if len(h.Routes) != 2 {
+			return d.Err("proxy takes the name of one service")
+		}
+		h.Proxy, h.Routes = h.Routes[1], nil
+		if err := h.checkProxy(); err != nil {
+			return d.WrapErr(err)
+		}
+	}
 	if _, err := routeGroups(h.Routes); err != nil {
 		return d.WrapErr(err)
 	}

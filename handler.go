@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyvault/caddyvault/handlers"
+	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/refusal"
 )
 
@@ -24,6 +25,11 @@ type Handler struct {
 	// revocation, audit queries, the key set) and `admin`
 	// (`vault.admin.*`). Default: both.
 	Routes []string `json:"routes,omitempty"`
+
+	// The name of a service that is served at the root of the site, for
+	// clients that take a host and no path: every path is the service's, and
+	// no route of the vault is served. It need not exist yet. Default: none.
+	Proxy string `json:"proxy,omitempty"`
 
 	app    *App
 	server handlers.Server
@@ -52,14 +58,31 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := h.checkProxy(); err != nil {
+		return err
+	}
 	h.server = handlers.Server{
 		Groups:       groups,
+		Proxy:        h.Proxy,
 		Identify:     h.app.identify,
 		AllowedHosts: h.app.AllowedHosts,
 		ClientIP:     clientIP,
 		OnAgent:      nameAgent,
 		OnError:      h.logCause,
 		Exiting:      caddy.Exiting,
+	}
+	return nil
+}
+
+// checkProxy holds proxy to a name that a service can have.
+func (h *Handler) checkProxy() error {
+	switch {
+	case h.Proxy == "":
+		return nil
+	case len(h.Routes) > 0:
+		return errors.New("proxy serves one service and no routes of the vault: leave one of them out")
+	case !policy.ValidServiceName(h.Proxy):
+		return fmt.Errorf("proxy: %q cannot be the name of a service", h.Proxy)
 	}
 	return nil
 }
@@ -85,7 +108,7 @@ func routeGroups(names []string) (handlers.Group, error) {
 
 // ServeHTTP serves the vault's own paths.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !handlers.Owns(r.URL.Path) {
+	if h.Proxy == "" && !handlers.Owns(r.URL.Path) {
 		return next.ServeHTTP(w, r)
 	}
 	v, release, err := h.app.hold()
@@ -97,9 +120,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			}
 		}()
 	}
-	if err == nil && handlers.TokenInOpen(r, v) {
+	if err == nil && h.server.TokenInOpen(r, v) {
 		rec := caddyhttp.NewResponseRecorder(w, nil, nil)
-		defer logRedacted(r, v, rec, time.Now())
+		defer h.logRedacted(r, v, rec, time.Now())
 		w = rec
 	}
 	h.server.Serve(w, r, v, err)

@@ -115,8 +115,15 @@ func checkService(r *report, svc *policy.Compiled, secrets map[string]bool) {
 	if svc.Scrub == "off" {
 		r.warn("service %s: its secret is not taken out of answers (scrub off)", svc.Name)
 	}
-	if secrets != nil && !secrets[svc.SecretRef] {
-		r.warn("service %s: its secret %s is not stored; run: caddyvault vault secrets set %s", svc.Name, svc.SecretRef, svc.SecretRef)
+	for _, ref := range svc.SecretRefs() {
+		if secrets != nil && !secrets[ref] {
+			r.warn("service %s: its secret %s is not stored; run: caddyvault vault secrets set %s", svc.Name, ref, ref)
+		}
+	}
+	for _, agent := range slices.Sorted(maps.Keys(svc.SecretByAgent)) {
+		if !slices.Contains(svc.AllowedAgents, agent) && !slices.Contains(svc.AllowedAgents, "*") {
+			r.warn("service %s: secretByAgent names %s, which is not in allowedAgents", svc.Name, agent)
+		}
 	}
 	for _, agent := range slices.Sorted(maps.Keys(svc.AgentScopes)) {
 		if !slices.Contains(svc.AllowedAgents, agent) && !slices.Contains(svc.AllowedAgents, "*") {

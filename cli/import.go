@@ -161,8 +161,11 @@ func (t *terminal) check(p *plan) (invalid int) {
 			continue
 		}
 		p.services = append(p.services, plannedService{svc, compiled})
-		origins[compiled.SecretRef] = append(origins[compiled.SecretRef], compiled.Origin)
-		t.finding("service", fmt.Sprintf("%s at %s, %d endpoints, secret %s", svc.Name, compiled.Origin, len(compiled.Endpoints), compiled.SecretRef))
+		refs := compiled.SecretRefs()
+		for _, ref := range refs {
+			origins[ref] = append(origins[ref], compiled.Origin)
+		}
+		t.finding("service", fmt.Sprintf("%s at %s, %d endpoints, secret %s", svc.Name, compiled.Origin, len(compiled.Endpoints), strings.Join(refs, " and ")))
 	}
 	for _, ref := range sortedKeys(p.system.Secrets) {
 		if err := checkSecret(ref, p.system.Secrets[ref], len(origins[ref]) > 0); err != nil {
@@ -177,9 +180,10 @@ func (t *terminal) check(p *plan) (invalid int) {
 		}
 	}
 	for _, svc := range p.services {
-		if _, ok := p.system.Secrets[svc.compiled.SecretRef]; !ok {
-			t.finding("warning", fmt.Sprintf("service %s: there is no secret %s; set it with: caddyvault vault secrets set %s",
-				svc.Name, svc.compiled.SecretRef, svc.compiled.SecretRef))
+		for _, ref := range svc.compiled.SecretRefs() {
+			if _, ok := p.system.Secrets[ref]; !ok {
+				t.finding("warning", fmt.Sprintf("service %s: there is no secret %s; set it with: caddyvault vault secrets set %s", svc.Name, ref, ref))
+			}
 		}
 	}
 	if r := p.system.Revocations; r.Len() > 0 {

@@ -7,11 +7,9 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -68,18 +66,21 @@ func (t *terminal) fill(ctx context.Context, v *vault.Vault, p *plan) error {
 	boundTo := map[string][]string{}
 	for _, s := range v.ListServices() {
 		present[s.Service] = true
-		if s.SecretRef != nil {
-			boundTo[*s.SecretRef] = append(boundTo[*s.SecretRef], origin(s.BaseURL))
+		if svc := v.Policy(s.Service); svc != nil {
+			for _, ref := range svc.SecretRefs() {
+				boundTo[ref] = append(boundTo[ref], svc.Origin)
+			}
 		}
 	}
 	// Adding a service binds its secret to its origin. That is for an
 	// administrator to say of a secret that is here already, not for a file
 	// that comes with others. All are looked at before the first is added.
 	for _, svc := range p.services {
-		ref := svc.compiled.SecretRef
-		if !present[svc.Name] && stored[ref] && !slices.Contains(boundTo[ref], svc.compiled.Origin) {
-			return refusal.New("SECRET_ORIGIN_MISMATCH", "service %s would send the secret %s, which the vault already has, to %s", svc.Name, ref, svc.compiled.Origin).
-				WithHint("add this service by itself: caddyvault vault services add %s", shellQuote(svc.Path))
+		for _, ref := range svc.compiled.SecretRefs() {
+			if !present[svc.Name] && stored[ref] && !slices.Contains(boundTo[ref], svc.compiled.Origin) {
+				return refusal.New("SECRET_ORIGIN_MISMATCH", "service %s would send the secret %s, which the vault already has, to %s", svc.Name, ref, svc.compiled.Origin).
+					WithHint("add this service by itself: caddyvault vault services add %s", shellQuote(svc.Path))
+			}
 		}
 	}
 
@@ -146,16 +147,6 @@ func (t *terminal) revokeAll(ctx context.Context, v *vault.Vault, r legacy.Revoc
 		}
 	}
 	return nil
-}
-
-// origin returns scheme://host of a URL. It may differ from the canonical form
-// in details; then an origin is taken for another one, which is the safe side.
-func origin(baseURL string) string {
-	u, err := url.Parse(baseURL)
-	if err != nil {
-		return ""
-	}
-	return strings.ToLower(u.Scheme + "://" + u.Host)
 }
 
 // mergeInto adds to a vault that has data.

@@ -105,37 +105,6 @@ func TestCheckBrowser(t *testing.T) {
 	}
 }
 
-func TestProxyToken(t *testing.T) {
-	const tok = "aa.bb.cc"
-	tests := []struct {
-		name   string
-		header http.Header
-		want   string
-		code   string
-	}{
-		{name: "none", header: http.Header{}},
-		{name: "Bearer", header: http.Header{"Authorization": {"Bearer " + tok}}, want: tok},
-		{name: "bearer", header: http.Header{"Authorization": {"bearer  " + tok + " "}}, want: tok},
-		{name: "token", header: http.Header{"Authorization": {"token " + tok}}, want: tok},
-		{name: "bare", header: http.Header{"Authorization": {tok}}, want: tok},
-		{name: "Basic user", header: http.Header{"Authorization": {"Basic YWEuYmIuY2M6"}}, want: tok},
-		{name: "Basic password", header: http.Header{"Authorization": {"Basic eDphYS5iYi5jYw=="}}, want: tok},
-		{name: "Basic password alone", header: http.Header{"Authorization": {"basic OmFhLmJiLmNj"}}, want: tok},
-		{name: "service header", header: http.Header{"X-Api-Key": {tok}}, want: tok},
-		{name: "own header", header: http.Header{"Vault-Token": {tok}}, want: tok},
-		{name: "everywhere the same", header: http.Header{"Vault-Token": {tok}, "X-Api-Key": {tok}, "Authorization": {"Bearer " + tok}}, want: tok},
-		{name: "two", header: http.Header{"Vault-Token": {tok}, "Authorization": {"Bearer dd.ee.ff"}}, code: "TOKEN_INVALID"},
-		{name: "two of one name", header: http.Header{"Authorization": {"Bearer " + tok, "Bearer dd.ee.ff"}}, code: "TOKEN_INVALID"},
-		{name: "another service's header", header: http.Header{"X-Other-Key": {tok}}},
-	}
-	for _, tt := range tests {
-		got, refused := proxyToken(tt.header, "x-api-key")
-		if code(refused) != tt.code || got != tt.want {
-			t.Errorf("%s: %q, %q", tt.name, got, code(refused))
-		}
-	}
-}
-
 func TestPrintable(t *testing.T) {
 	for _, tt := range []struct {
 		in   string
@@ -173,7 +142,7 @@ func TestProblemType(t *testing.T) {
 		{"/proxy/x/y", []string{"application/vnd.github.v3+json"}, plain},
 		{"/vault.call", []string{"application/json"}, usual},
 	} {
-		rq := &request{Request: httptest.NewRequest(http.MethodGet, tt.path, nil)}
+		rq := &request{Request: httptest.NewRequest(http.MethodGet, tt.path, nil), server: new(Server)}
 		if tt.accept != nil {
 			rq.Header["Accept"] = tt.accept
 		}

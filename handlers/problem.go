@@ -109,7 +109,7 @@ func (rq *request) problemText(r *refusal.Refusal, code string) []byte {
 // fromGit reports whether the client is git, which shows its user plain text
 // and nothing else.
 func (rq *request) fromGit() bool {
-	return strings.HasPrefix(rq.URL.Path, proxyPrefix) && strings.HasPrefix(rq.Header.Get("User-Agent"), "git/")
+	return rq.server.proxies(rq.URL) && strings.HasPrefix(rq.Header.Get("User-Agent"), "git/")
 }
 
 // problemType is the media type of a refusal. A service's own library that
@@ -117,7 +117,7 @@ func (rq *request) fromGit() bool {
 // other type: Octokit calls it an unknown error.
 func (rq *request) problemType() string {
 	const usual = "application/problem+json"
-	if !strings.HasPrefix(rq.URL.Path, proxyPrefix) {
+	if !rq.server.proxies(rq.URL) {
 		return usual
 	}
 	if rq.fromGit() {

@@ -27,6 +27,10 @@ type Server struct {
 	// others is NOT_FOUND.
 	Groups Group
 
+	// Proxy, if set, is the one service that is served here, at the root of
+	// the site: every path is the service's, and Groups does not count.
+	Proxy string
+
 	// Identify says who is calling.
 	Identify Identifier
 
@@ -129,7 +133,7 @@ func (rq *request) serve(rt route, found bool) *refusal.Refusal {
 	if refused := rq.checkBrowser(); refused != nil {
 		return refused
 	}
-	if strings.HasPrefix(rq.URL.Path, proxyPrefix) && rq.server.Groups&Agent != 0 {
+	if rq.server.Proxy != "" || strings.HasPrefix(rq.URL.Path, proxyPrefix) && rq.server.Groups&Agent != 0 {
 		return rq.proxy()
 	}
 	if !found {

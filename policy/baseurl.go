@@ -267,3 +267,50 @@ var pathByte = func() (t [256]bool) {
 	}
 	return t
 }()
+
+// pathMark stands for the {secret} of a baseUrl while it is read, so that it
+// is held to what any text there is held to.
+const pathMark = "0secret0"
+
+// markPath returns baseUrl with its {secret} marked, and notes that it has
+// one.
+func (c *Compiled) markPath() (string, error) {
+	before, ref, after, found, err := secretPlaceholder(c.BaseURL)
+	if err != nil || !found {
+		return c.BaseURL, err
+	}
+	if strings.Contains(c.BaseURL, pathMark) {
+		return "", fmt.Errorf("has %s, which the vault cannot tell from a mark of its own", pathMark)
+	}
+	c.pathSecret, c.pathRef = true, ref
+	return before + pathMark + after, nil
+}
+
+// unmarkPath turns the mark back into {secret}: whoever prints the path of
+// such a service prints that, and the secret takes its place as the request
+// is sent.
+func (c *Compiled) unmarkPath() {
+	before, after, _ := strings.Cut(c.basePath, pathMark)
+	c.basePath = before + PathSecret + after
+	c.Base.Path = strings.Replace(c.Base.Path, pathMark, PathSecret, 1)
+	c.Base.RawPath = c.basePath
+	c.pathSegment[0] = before[strings.LastIndexByte(before, '/')+1:]
+	c.pathSegment[1], _, _ = strings.Cut(after, "/")
+}
+
+// PathSecret stands for the secret in the path of a service's baseUrl, where
+// it is not sent.
+const PathSecret = "{secret}"
+
+// PathAround returns the texts of the baseUrl's escaped path before and after
+// its secret, and whether there is one.
+func (c *Compiled) PathAround() (before, after string, ok bool) {
+	if !c.pathSecret {
+		return "", "", false
+	}
+	before, after, _ = strings.Cut(c.basePath, PathSecret)
+	return before, after, true
+}
+
+// AppendSegment appends a text as a part of one segment of an escaped path.
+func AppendSegment(b []byte, text string) []byte { return appendEscaped(b, text) }

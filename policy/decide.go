@@ -75,7 +75,7 @@ func (c *Compiled) DecideAction(agent, action string) (*CompiledEndpoint, *refus
 // decideAgent decides whether an agent may use the service at all.
 func (c *Compiled) decideAgent(agent string) *refusal.Refusal {
 	if _, ok := c.agents[agent]; ok || c.anyAgent {
-		return nil
+		return c.decideAccount(agent)
 	}
 	return refusal.New("POLICY_DENY", "the agent %s may not use the service %s", shown(agent), c.Name).
 		WithHint("an administrator can add the agent to the service's allowedAgents")

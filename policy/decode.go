@@ -198,8 +198,23 @@ func cleanObject(raw jsontext.Value, child func(name string, raw jsontext.Value)
 	return writeObject(members)
 }
 
+// cleanArray drops the comments of the objects in an array.
+func cleanArray(raw jsontext.Value) jsontext.Value {
+	if raw.Kind() != '[' {
+		return raw
+	}
+	out := []byte{'['}
+	for i, el := range elements(raw) {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, cleanObject(el, nil)...)
+	}
+	return append(out, ']')
+}
+
 // cleanService drops the comments at every level that is the vault's own.
-// agentScopes is left alone: an agent's name may begin with an underscore,
+// agentScopes (and secretByAgent) is left alone: an agent's name may begin with an underscore,
 // and an entry ignored there would widen what the agent may have.
 func cleanService(members []member) jsontext.Value {
 	members = dropComments(members)
@@ -207,6 +222,8 @@ func cleanService(members []member) jsontext.Value {
 		switch m.name {
 		case "headers", "timeouts", "reverseProxy":
 			members[i].raw = cleanObject(m.raw, nil)
+		case "auth":
+			members[i].raw = cleanArray(m.raw)
 		case "endpoints":
 			members[i].raw = cleanObject(m.raw, func(_ string, ep jsontext.Value) jsontext.Value {
 				return cleanObject(ep, func(name string, raw jsontext.Value) jsontext.Value {

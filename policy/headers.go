@@ -65,9 +65,15 @@ func isOrigin(canonical string) bool {
 
 // isCredential says whether the header carries a credential at this service
 // or at another.
-func isCredential(canonical, authHeader string) bool {
+func isCredential(canonical string, auth map[string]bool) bool {
 	c := dashed(canonical)
-	return credential[c] || c == dashed(authHeader)
+	return credential[c] || auth[c]
+}
+
+// notForAuth says whether the header cannot carry a credential.
+func notForAuth(canonical string) bool {
+	return isFraming(canonical) || isOrigin(canonical) || canonical == "Content-Type" || canonical == "Range" ||
+		strings.HasPrefix(canonical, "Set-Cookie")
 }
 
 // dashed is the name that CGI-like servers would read: they take "_" for "-",
@@ -87,7 +93,7 @@ func checkAuth(svc *Service) (header, scheme string, r *refusal.Refusal) {
 		switch {
 		case header == "":
 			return "", "", invalid("authHeader", "authHeader is not the name of a header")
-		case isFraming(header), isOrigin(header), header == "Content-Type", header == "Range", strings.HasPrefix(header, "Set-Cookie"):
+		case notForAuth(header):
 			return "", "", invalid("authHeader", "authHeader may not be %s, which frames the message or describes the request", header)
 		}
 	}
@@ -105,7 +111,7 @@ func checkAuth(svc *Service) (header, scheme string, r *refusal.Refusal) {
 
 // checkHeaders returns default headers under their canonical names. What is
 // wrong comes back as a sentence.
-func checkHeaders(headers map[string]string, authHeader string) (map[string]string, string) {
+func checkHeaders(headers map[string]string, auth map[string]bool) (map[string]string, string) {
 	out := make(map[string]string, len(headers))
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		value := headers[name]
@@ -113,10 +119,12 @@ func checkHeaders(headers map[string]string, authHeader string) (map[string]stri
 		switch {
 		case c == "":
 			return nil, "headers has an illegal name: " + shown(name)
-		case isCredential(c, authHeader):
+		case isCredential(c, auth):
 			return nil, "headers may not name " + c + ", which carries a credential; store it as the secret"
 		case isFraming(c), isOrigin(c), c == "Range":
 			return nil, "headers may not name " + c + ", which frames the message or describes the request"
+		case strings.Contains(value, "{secret"):
+			return nil, "the value of the header " + c + " has a {secret}, which is for auth"
 		case !httpguts.ValidHeaderFieldValue(value) || len(value) > 4096 || strings.TrimSpace(value) != value:
 			return nil, "the value of the header " + c + " is not legal"
 		}
@@ -129,14 +137,14 @@ func checkHeaders(headers map[string]string, authHeader string) (map[string]stri
 }
 
 // checkPass holds passHeaders to what an agent may ever send.
-func checkPass(svc *Service, authHeader string) ([]string, *refusal.Refusal) {
+func checkPass(svc *Service, auth map[string]bool) ([]string, *refusal.Refusal) {
 	out := make([]string, 0, len(svc.PassHeaders))
 	for _, name := range svc.PassHeaders {
 		c := canonicalHeader(name)
 		switch {
 		case c == "":
 			return nil, invalid("passHeaders", "passHeaders has an illegal name: %s", shown(name))
-		case isCredential(c, authHeader):
+		case isCredential(c, auth):
 			return nil, invalid("passHeaders", "passHeaders may not name %s, which carries a credential", c)
 		case isFraming(c), isOrigin(c):
 			return nil, invalid("passHeaders", "passHeaders may not name %s, which never passes", c)

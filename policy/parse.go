@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -28,24 +29,38 @@ type Compiled struct {
 	// end of its path.
 	Base *url.URL
 
-	// AuthHeader is the canonical name of the header that carries the secret.
+	// AuthHeader is the canonical name of the header that carries the secret,
+	// empty if the service has an auth list.
 	AuthHeader string
 
 	// AuthScheme stands before the secret in it, or is empty.
 	AuthScheme string
 
-	basePath    string
-	agents      map[string]struct{}
-	anyAgent    bool
-	actions     map[string]struct{}
-	anyAction   bool
-	scopes      map[string]struct{}
-	agentScopes map[string]map[string]struct{}
-	endpoints   map[string]*CompiledEndpoint
-	names       []string
-	index       index
-	looseIndex  index
-	reserved    map[string]struct{}
+	// Places are where the credential goes, in the order to fill them. Empty
+	// for a service without a secret.
+	Places []Place
+
+	basePath      string
+	pathSecret    bool // basePath has a {secret}
+	pathRef       string
+	pathSegment   [2]string // the texts of the segment around it
+	secrets       []SecretUse
+	authHeaders   map[string]bool // by their dashed names
+	clientHeaders []string
+	bodyForm      bool
+	bodyJSON      bool
+	readsBody     bool
+	agents        map[string]struct{}
+	anyAgent      bool
+	actions       map[string]struct{}
+	anyAction     bool
+	scopes        map[string]struct{}
+	agentScopes   map[string]map[string]struct{}
+	endpoints     map[string]*CompiledEndpoint
+	names         []string
+	index         index
+	looseIndex    index
+	reserved      map[string]struct{}
 }
 
 // CompiledEndpoint is an endpoint ready to decide with; read-only.
@@ -87,7 +102,7 @@ func parseService(name string, data []byte) (*Compiled, *refusal.Refusal) {
 	}
 	c := &Compiled{Service: *svc, reserved: map[string]struct{}{}}
 	for _, step := range []func() *refusal.Refusal{
-		c.compileBase, c.compileAuth, c.compileLists, c.compileSettings, c.compileEndpoints,
+		c.compileBase, c.compileAuth, c.compileHeaders, c.compileLists, c.compileSettings, c.compileEndpoints,
 	} {
 		if r := step(); r != nil {
 			return nil, r
@@ -97,27 +112,27 @@ func parseService(name string, data []byte) (*Compiled, *refusal.Refusal) {
 }
 
 func (c *Compiled) compileBase() (r *refusal.Refusal) {
-	if c.Base, r = parseBaseURL(c.BaseURL, c.AllowPlaintext); r != nil {
+	url, err := c.markPath()
+	if err != nil {
+		return refusal.New("BASEURL_INVALID", "baseUrl %s", err)
+	}
+	if c.Base, r = parseBaseURL(url, c.AllowPlaintext); r != nil {
 		return r
 	}
 	c.Origin = c.Base.Scheme + "://" + c.Base.Host
 	c.basePath = c.Base.EscapedPath()
+	if c.pathSecret {
+		c.unmarkPath()
+	}
 	return nil
 }
 
-func (c *Compiled) compileAuth() (r *refusal.Refusal) {
-	if c.SecretRef != "" && !ValidSecretRef(c.SecretRef) {
-		return invalid("secretRef", "secretRef is 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-', and begins with a letter or digit")
-	}
-	if c.AuthHeader, c.AuthScheme, r = checkAuth(&c.Service); r != nil {
-		return r
-	}
-	c.Service.AuthHeader, c.Service.AuthScheme = c.AuthHeader, &c.AuthScheme
+func (c *Compiled) compileHeaders() (r *refusal.Refusal) {
 	var wrong string
-	if c.Headers, wrong = checkHeaders(c.Headers, c.AuthHeader); wrong != "" {
+	if c.Headers, wrong = checkHeaders(c.Headers, c.authHeaders); wrong != "" {
 		return invalid("headers", "%s", wrong)
 	}
-	if c.PassHeaders, r = checkPass(&c.Service, c.AuthHeader); r != nil {
+	if c.PassHeaders, r = checkPass(&c.Service, c.authHeaders); r != nil {
 		return r
 	}
 	c.DropHeaders, r = checkDrop(&c.Service)
@@ -281,7 +296,13 @@ func (c *Compiled) compileEndpoint(name string, ep Endpoint) (*CompiledEndpoint,
 	case slices.ContainsFunc(ep.Subprotocols, func(p string) bool { return len(p) > 64 || !httpguts.ValidHeaderFieldName(p) }):
 		return bad("subprotocols has an illegal name")
 	}
-	headers, wrong := checkHeaders(ep.Headers, c.AuthHeader)
+	if wrong := c.checkBodyAuth(&ep); wrong != "" {
+		return bad("%s", wrong)
+	}
+	if c.pathSecret && slices.Contains(p.params(), "secret") {
+		return bad("the path has the parameter {secret}; the service's secret stands in baseUrl")
+	}
+	headers, wrong := checkHeaders(ep.Headers, c.authHeaders)
 	if wrong != "" {
 		return bad("%s", wrong)
 	}
@@ -348,8 +369,11 @@ func (c *Compiled) Reserved(param string) bool {
 func reservedKey(param string) string {
 	param, _, _ = strings.Cut(strings.TrimLeft(param, " "), "[")
 	fold := func(r rune) rune {
-		if r == '.' || r == ' ' || r == '-' {
+		switch {
+		case r == '.' || r == ' ' || r == '-':
 			return '_'
+		case r >= 0x80: // the Kelvin sign and the long s are ASCII letters in other clothes
+			return unicode.ToLower(unicode.ToUpper(r))
 		}
 		return r
 	}

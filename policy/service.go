@@ -20,12 +20,23 @@ type Service struct {
 	// The upstream's base URL, as the vendor's own SDK would take it.
 	// Required. It must be https, or http to a loopback address or
 	// localhost, or http anywhere with allowPlaintext. User information, a
-	// query and a fragment are refused.
+	// query and a fragment are refused. Its path may hold one {secret} (or
+	// {secret:name}) where auth has an entry "path".
 	BaseURL string `json:"baseUrl,omitzero"`
 
 	// The name of the secret that is added to each request. Default: none,
 	// and then nothing is added.
 	SecretRef string `json:"secretRef,omitzero"`
+
+	// For each agent named here, the name of the secret that is used in
+	// place of secretRef: one service, several accounts. An agent without an
+	// entry has secretRef, and if there is none may not use the service.
+	// Default: none.
+	SecretByAgent map[string]string `json:"secretByAgent,omitzero"`
+
+	// Where the secret goes, if that is not one header: see Auth. Default: the
+	// header that authHeader and authScheme say.
+	Auth []Auth `json:"auth,omitzero"`
 
 	// The request header that carries the secret. Default: Authorization.
 	AuthHeader string `json:"authHeader,omitzero"`

@@ -191,12 +191,15 @@ func (t *Template) blanks() []string {
 		if !ok || !closed {
 			return names
 		}
-		if !slices.Contains(names, name) {
+		if !slices.Contains(names, name) && !isSecretBlank(name) {
 			names = append(names, name)
 		}
 		rest = next
 	}
 }
+
+// isSecretBlank says whether a blank is the place of the secret.
+func isSecretBlank(name string) bool { return name == "secret" || strings.HasPrefix(name, "secret:") }
 
 // Instantiate fills the template's blanks and returns the JSON of a service
 // file, which ParseService accepts. The error is a *refusal.Refusal:
@@ -252,7 +255,12 @@ func (t *Template) fill(vars map[string]string) (string, *refusal.Refusal) {
 		}
 		base = strings.ReplaceAll(base, "{"+name+"}", value)
 	}
-	u, r := parseBaseURL(base, true)
+	marked := &Compiled{Service: Service{BaseURL: base}}
+	url, err := marked.markPath()
+	if err != nil {
+		return "", refusal.New("BASEURL_INVALID", "baseUrl %s", err)
+	}
+	u, r := parseBaseURL(url, true)
 	if r != nil {
 		return "", r
 	}

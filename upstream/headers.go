@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddyvault/caddyvault/policy"
 )
 
 // toUpstream are the headers of a client that pass to every upstream
@@ -193,7 +195,8 @@ func filterResponse(h http.Header, passSetCookie bool) {
 type rewriter struct {
 	origin *url.URL // scheme and host of the upstream, canonical
 	base   string   // escaped path of the service's base URL, no slash at the end
-	prefix string   // path of the service on the gateway, for example /proxy/github; "" at a site's root
+	svc    *policy.Compiled
+	prefix string // path of the service on the gateway, for example /proxy/github; "" at a site's root
 }
 
 // apply rewrites Location, Content-Location and Link in place: same-origin
@@ -243,8 +246,8 @@ func (rw rewriter) rewrite(ref string, request *url.URL) (string, bool) {
 	if strings.HasPrefix(out, "//") { // would be read as a host
 		return "", false
 	}
-	if u.RawQuery != "" {
-		out += "?" + u.RawQuery
+	if query := dropCredential(rw.svc, u.RawQuery); query != "" {
+		out += "?" + query
 	}
 	if u.Fragment != "" {
 		out += "#" + u.EscapedFragment()

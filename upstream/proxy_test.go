@@ -102,7 +102,11 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	refused := g.proxy.Do(w, r, &vault.Outbound{
 		Service: g.service, Endpoint: g.service.Endpoint(name), Method: r.Method,
 		Upgrade: upgrade, Cut: cut, EscapedPath: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery,
-		Header: r.Header, Body: r.Body, ContentLength: r.ContentLength, Authorize: g.auth,
+		Header: r.Header, Body: r.Body, ContentLength: r.ContentLength, Prefix: "/proxy/svc",
+		Authorize: func(into []vault.Credential) ([]vault.Credential, *refusal.Refusal) {
+			c, refused := g.auth()
+			return append(into, c), refused
+		},
 	}, result)
 	if refused != nil {
 		g.refused <- refused

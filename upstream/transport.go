@@ -114,15 +114,13 @@ func newTransport(ctx caddy.Context, t *reverseproxy.HTTPTransport, svc *policy.
 		block:         svc.Scrub == "block",
 		rewriter: rewriter{
 			origin: origin,
-			base:   strings.TrimSuffix(svc.Base.EscapedPath(), "/"),
-			prefix: "/proxy/" + svc.Name,
+			base:   strings.TrimSuffix(svc.FullPath(""), "/"),
+			svc:    svc,
 		},
 	}
 	drop := svc.DropHeaders
 	tr.inject = newInjector(svc)
-	if header := tr.inject.header; header != "" {
-		drop = append(drop[:len(drop):len(drop)], header)
-	}
+	drop = append(drop[:len(drop):len(drop)], svc.Injected()...)
 	for _, name := range svc.DropHeaders {
 		tr.drop = append(tr.drop, textproto.CanonicalMIMEHeaderKey(name))
 	}
@@ -152,6 +150,7 @@ type call struct {
 	from   *http.Request // as it came from the client
 
 	watch watch
+	room  [1]vault.Credential // for what Authorize returns
 
 	// noLength says that the length in the upstream's header is not that of
 	// the answer: it asks with HEAD on behalf of a client that did not.
@@ -190,8 +189,9 @@ type outgoing struct {
 
 // send sends a call with the secret, and returns its answer without it.
 func (t *transport) send(ctx context.Context, c *call, o outgoing) (*http.Response, error) {
-	target, err := url.ParseRequestURI(c.out.EscapedPath)
-	if err != nil || target.Host != "" || target.EscapedPath() != c.out.EscapedPath {
+	escaped := t.inject.sendable(c.out.EscapedPath)
+	target, err := url.ParseRequestURI(escaped)
+	if err != nil || target.Host != "" || target.EscapedPath() != escaped {
 		// What was matched must be what is sent, byte for byte.
 		return nil, refusal.New("PARAM_INVALID:path", "the path cannot be sent as it is written")
 	}
@@ -238,17 +238,17 @@ func (t *transport) send(ctx context.Context, c *call, o outgoing) (*http.Respon
 		ProtoMinor:    1,
 	}).WithContext(ctx)
 
+	start := time.Now()
 	// Nothing may come between this check and the sending.
-	cred, refused := c.out.Authorize()
+	creds, refused := c.out.Authorize(c.room[:0])
 	if refused != nil {
 		return nil, refused
 	}
-	t.inject.apply(out, cred)
+	t.inject.apply(out, creds, c.out.Whole, start)
 	if t.scrub {
-		secrets = t.scrubbers.of(cred)
+		secrets = t.scrubbers.of(creds)
 	}
 
-	start := time.Now()
 	res, err := t.Transport.RoundTrip(out)
 	c.result.Latency = time.Since(start)
 	if err != nil {
@@ -271,7 +271,10 @@ func (t *transport) send(ctx context.Context, c *call, o outgoing) (*http.Respon
 		delete(res.Header, name)
 	}
 	if !c.out.Endpoint.PassRedirects {
-		t.rewriter.apply(res.Header, target, c.from) // before the secret, which may be in the URL, is taken out
+		rw := t.rewriter
+		rw.prefix = c.out.Prefix
+		rw.base = t.inject.base(target, rw.base, c.out.EscapedPath)
+		rw.apply(res.Header, target, c.from) // before the secret, which may be in the URL, is taken out
 	}
 	stream := isStream(res.Header)
 	if stream {

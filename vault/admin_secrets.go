@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/refusal"
 	"github.com/caddyvault/caddyvault/store"
 )
@@ -37,7 +38,7 @@ func (v *Vault) RecordAdmin(ctx context.Context, rec audit.Record) *refusal.Refu
 func (v *Vault) usedBy(ref string) []string {
 	names := []string{}
 	for _, svc := range v.services.all() {
-		if svc.compiled != nil && svc.compiled.SecretRef == ref {
+		if svc.compiled != nil && svc.compiled.UsesSecret(ref) {
 			names = append(names, svc.name)
 		}
 	}
@@ -68,12 +69,13 @@ func (v *Vault) AddSecret(ctx context.Context, ref, value string, rec *audit.Rec
 	v.admins.Lock()
 	defer v.admins.Unlock()
 	var origins []string
-	inHeader := false
+	var uses []policy.SecretUse
 	for _, name := range v.usedBy(ref) {
-		inHeader = true
-		origins = append(origins, v.services.get(name).compiled.Origin)
+		svc := v.services.get(name).compiled
+		uses = append(uses, svc.UsesFor(ref)...)
+		origins = append(origins, svc.Origin)
 	}
-	if refused := checkSecret(value, inHeader); refused != nil {
+	if refused := checkSecret(value, uses); refused != nil {
 		return refused
 	}
 	if s, ok := v.secrets.Get(ref); ok && len(s.Origins) > 0 {
@@ -82,16 +84,19 @@ func (v *Vault) AddSecret(ctx context.Context, ref, value string, rec *audit.Rec
 	return v.setSecret(ctx, ref, value, origins)
 }
 
-// checkSecret refuses a value that cannot be a secret. inHeader says that it
-// is going to stand in a header.
-func checkSecret(value string, inHeader bool) *refusal.Refusal {
+// checkSecret refuses a value that cannot be a secret, or not one for these
+// uses.
+func checkSecret(value string, uses []policy.SecretUse) *refusal.Refusal {
 	switch {
 	case value == "":
 		return refusal.New("SECRET_REQUIRED", "the secret is empty")
 	case len(value) > maxSecret:
 		return refusal.New("SECRET_INVALID", "a secret has at most %d bytes", maxSecret)
-	case inHeader && !headerSafe(value):
-		return refusal.New("SECRET_INVALID", "the secret holds a line break, a space at an end, or a character that is not ASCII, and cannot stand in a header")
+	}
+	for i := range uses {
+		if why := unfit(&uses[i], value); why != "" {
+			return refusal.New("SECRET_INVALID", "the secret %s", why)
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -18,7 +19,9 @@ type ServiceInfo struct {
 	Service       string              `json:"service"`
 	BaseURL       string              `json:"baseUrl"`
 	SecretRef     *string             `json:"secretRef"`
+	SecretByAgent map[string]string   `json:"secretByAgent,omitempty"`
 	AuthHeader    *string             `json:"authHeader"`
+	Auth          []policy.Auth       `json:"auth,omitempty"`
 	AllowedAgents []string            `json:"allowedAgents"`
 	AllowedAction []string            `json:"allowedActions"`
 	AllowedScopes []string            `json:"allowedScopes"`
@@ -44,8 +47,12 @@ func (v *Vault) ListServices() []ServiceInfo {
 		}
 		out[i].BaseURL = c.BaseURL
 		if c.SecretRef != "" {
-			out[i].SecretRef, out[i].AuthHeader = &c.SecretRef, &c.AuthHeader
+			out[i].SecretRef = &c.SecretRef
 		}
+		if len(c.Secrets()) > 0 && c.AuthHeader != "" {
+			out[i].AuthHeader = &c.AuthHeader
+		}
+		out[i].SecretByAgent, out[i].Auth = c.SecretByAgent, c.Auth
 		out[i].AllowedAgents = append(out[i].AllowedAgents, c.AllowedAgents...)
 		out[i].AllowedAction = append(out[i].AllowedAction, c.AllowedActions...)
 		out[i].AllowedScopes = append(out[i].AllowedScopes, c.AllowedScopes...)
@@ -136,18 +143,25 @@ func (v *Vault) putService(ctx context.Context, name string, body jsontext.Value
 	if err != nil {
 		return asRefusal(err)
 	}
-	rec.SecretRef = compiled.SecretRef
+	rec.SecretRef = strings.Join(compiled.SecretRefs(), ",")
 	if secret != nil {
-		if refused := checkSecret(*secret, true); refused != nil {
+		if compiled.SecretRef == "" {
+			return refusal.New("SECRETREF_REQUIRED", "a secret is given, and the service has no secretRef to store it under").
+				WithHint("store the secrets that auth and secretByAgent name with vault.admin.addSecret")
+		}
+		if refused := checkSecret(*secret, compiled.UsesFor(compiled.SecretRef)); refused != nil {
 			return refused
 		}
 		if refused := v.setSecret(ctx, compiled.SecretRef, *secret, []string{compiled.Origin}); refused != nil {
 			return refused
 		}
-	} else if s, ok := v.secrets.Get(compiled.SecretRef); ok && !s.AllowsOrigin(compiled.Origin) {
-		// The administrator says so: that is what binds a secret anew.
-		if err := v.secrets.Bind(ctx, compiled.SecretRef, compiled.Origin); err != nil {
-			return storeRefusal(err)
+	}
+	for _, ref := range compiled.SecretRefs() {
+		if s, ok := v.secrets.Get(ref); ok && !s.AllowsOrigin(compiled.Origin) {
+			// The administrator says so: that is what binds a secret anew.
+			if err := v.secrets.Bind(ctx, ref, compiled.Origin); err != nil {
+				return storeRefusal(err)
+			}
 		}
 	}
 
@@ -189,18 +203,20 @@ func (v *Vault) RemoveService(ctx context.Context, name string, rec *audit.Recor
 	if err == nil {
 		v.services.apply(store.Event{Type: store.Delete, Entry: store.Entry{Key: key, Rev: rev}})
 	}
-	if svc.compiled == nil || svc.compiled.SecretRef == "" {
+	if svc.compiled == nil {
 		return nil
 	}
-	ref := svc.compiled.SecretRef
-	rec.SecretRef = ref
-	if len(v.usedBy(ref)) > 0 {
-		return nil
+	refs := svc.compiled.SecretRefs()
+	rec.SecretRef = strings.Join(refs, ",")
+	for _, ref := range refs {
+		if _, ok := v.secrets.Get(ref); !ok || len(v.usedBy(ref)) > 0 {
+			continue
+		}
+		if refused := v.removeSecret(ctx, ref); refused != nil {
+			return refused
+		}
 	}
-	if _, ok := v.secrets.Get(ref); !ok {
-		return nil
-	}
-	return v.removeSecret(ctx, ref)
+	return nil
 }
 
 // ListTemplates returns the names of the templates.
@@ -265,7 +281,11 @@ func (v *Vault) LoadTemplate(ctx context.Context, req TemplateRequest, rec *audi
 	if refused := v.putService(ctx, tmpl.Name, body, rev, req.MasterSecret, rec); refused != nil {
 		return "", false, refused
 	}
-	_, secretConfigured = v.secrets.Get(rec.SecretRef)
+	secretConfigured = true
+	for _, ref := range v.Policy(tmpl.Name).SecretRefs() {
+		_, stored := v.secrets.Get(ref)
+		secretConfigured = secretConfigured && stored
+	}
 	return tmpl.Name, secretConfigured, nil
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"github.com/google/uuid"
 	"go.uber.org/zap"
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/caddyvault/caddyvault/audit"
 	"github.com/caddyvault/caddyvault/policy"
@@ -118,6 +117,7 @@ func (v *Vault) Call(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 		RawQuery:    plan.RawQuery,
 		Header:      callHeader(r.Header),
 		ContentType: plan.ContentType,
+		Prefix:      ProxyPrefix + svc.Name,
 	}
 	if plan.Body != nil {
 		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(plan.Body)), int64(len(plan.Body))
@@ -166,7 +166,12 @@ func checkContext(have token.Context, said map[string]string) *refusal.Refusal {
 // record (architecture.md, "The way of a call").
 func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, out *Outbound, rec *audit.Record) *refusal.Refusal {
 	keys := t.Ext.(*tokenKeys)
-	if _, refused := v.credential(out.Service); refused != nil {
+	var room [4]Credential
+	creds, refused := v.credentials(out.Service, t.Subject, room[:0])
+	if refused != nil {
+		return refused
+	}
+	if refused := readWhole(out); refused != nil {
 		return refused
 	}
 
@@ -180,7 +185,10 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 		}
 		started.Spends = keys.limits.ids()
 	}
-	refused := v.record(r.Context(), audit.Entry{
+	if out.Service.NamesSecret() {
+		started.SecretRef = refsOf(creds)
+	}
+	refused = v.record(r.Context(), audit.Entry{
 		Record:      started,
 		Guard:       func() string { return v.revoked(keys) },
 		DeniedEvent: "proxy.call.denied",
@@ -228,11 +236,11 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 	// the same.
 	defer end()
 
-	out.Authorize = func() (Credential, *refusal.Refusal) {
+	out.Authorize = func(into []Credential) ([]Credential, *refusal.Refusal) {
 		if code := v.revoked(keys); code != "" {
-			return Credential{}, revokedRefusal(code)
+			return into, revokedRefusal(code)
 		}
-		return v.credential(out.Service)
+		return v.credentials(out.Service, t.Subject, into)
 	}
 	refused = v.Upstream.Do(w, r, out, &result)
 	code = ""
@@ -253,38 +261,4 @@ func (v *Vault) endOfCall(rec audit.Record, code string, took time.Duration) {
 	if err := v.audit.Enqueue(audit.Entry{Record: rec}); err != nil {
 		v.logger.Error("the end of a call could not be recorded", zap.String("callId", rec.CallID), zap.Error(err))
 	}
-}
-
-// credential returns a service's secret if it may be used there.
-func (v *Vault) credential(svc *policy.Compiled) (Credential, *refusal.Refusal) {
-	if svc.SecretRef == "" {
-		return Credential{}, nil
-	}
-	s, ok := v.secrets.Get(svc.SecretRef)
-	if !ok {
-		return Credential{}, refusal.New("MISSING_MASTER_SECRET:"+svc.SecretRef, "no secret %q is stored", svc.SecretRef).
-			WithHint("an administrator stores it with vault.admin.addSecret")
-	}
-	if !s.AllowsOrigin(svc.Origin) {
-		return Credential{}, refusal.New("SECRET_ORIGIN_MISMATCH:"+svc.SecretRef,
-			"the secret %q is not bound to %s", svc.SecretRef, svc.Origin).
-			WithHint("an administrator allows it with vault.admin.updateService {\"service\":%q,\"secretRef\":%q}", svc.Name, svc.SecretRef)
-	}
-	if !headerSafe(s.Value) {
-		r := refusal.New("SECRET_INVALID:"+svc.SecretRef, "the secret %q holds characters that cannot stand in a header", svc.SecretRef).
-			WithHint("an administrator stores it anew, without line breaks or non-ASCII characters")
-		r.Status = http.StatusServiceUnavailable
-		return Credential{}, r
-	}
-	return Credential{Ref: s.Ref, Version: s.Version, Value: s.Value}, nil
-}
-
-// headerSafe reports whether a secret may stand in a header field.
-func headerSafe(value string) bool {
-	for i := range len(value) {
-		if value[i] >= 0x80 {
-			return false
-		}
-	}
-	return httpguts.ValidHeaderFieldValue(value) && strings.TrimSpace(value) == value
 }

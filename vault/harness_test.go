@@ -21,7 +21,7 @@ import (
 type stubUpstream struct{}
 
 func (stubUpstream) Do(w http.ResponseWriter, _ *http.Request, out *Outbound, result *Result) *refusal.Refusal {
-	if _, refused := out.Authorize(); refused != nil {
+	if _, refused := out.Authorize(nil); refused != nil {
 		return refused
 	}
 	result.Status = 200

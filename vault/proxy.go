@@ -21,15 +21,22 @@ type ProxyRequest struct {
 
 	// Upgrade says that the request asks for a WebSocket.
 	Upgrade bool
+
+	// Prefix is the service's path on the gateway, empty if it is the site's
+	// root.
+	Prefix string
 }
 
-// ServiceHeader returns the header in which clients of a service send what
-// they take for its key, "Authorization" if there is no such service.
-func (v *Vault) ServiceHeader(service string) string {
-	if svc := v.services.get(service); svc != nil && svc.compiled != nil {
-		return svc.compiled.AuthHeader
+// ProxyPrefix begins the paths of calls by base URL.
+const ProxyPrefix = "/proxy/"
+
+// Policy returns the service of a name as it is in force, nil if there is
+// none.
+func (v *Vault) Policy(service string) *policy.Compiled {
+	if svc := v.services.get(service); svc != nil {
+		return svc.compiled
 	}
-	return "Authorization"
+	return nil
 }
 
 // Proxy matches a request to an endpoint, checks it like a call, and streams
@@ -73,6 +80,7 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 		Header:        r.Header,
 		Body:          r.Body,
 		ContentLength: r.ContentLength,
+		Prefix:        req.Prefix,
 	}
 	return v.send(w, r, t, out, rec)
 }

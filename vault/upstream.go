@@ -33,7 +33,8 @@ type Outbound struct {
 	Endpoint *policy.CompiledEndpoint
 
 	// Method and EscapedPath are what reaches the wire, byte for byte; the
-	// path includes that of the service's base URL.
+	// path includes that of the service's base URL, in which {secret} stands
+	// for a secret.
 	Method      string
 	EscapedPath string
 	RawQuery    string
@@ -54,6 +55,14 @@ type Outbound struct {
 	// ContentType replaces the client's Content-Type unless it is empty.
 	ContentType string
 
+	// Whole is the body, and where the credential goes into it, if the
+	// service's credential depends on the body; else nil.
+	Whole *policy.BodyPlan
+
+	// Prefix is the service's path on the gateway, for example /proxy/github;
+	// empty if it is the site's root.
+	Prefix string
+
 	// Spend, if it is set, is told the bytes of either body as they pass. An
 	// error means that there are no more to spend: what was told of may pass,
 	// and then the call ends with it.
@@ -69,11 +78,11 @@ type Outbound struct {
 
 	// Authorize is asked once for each attempt, right before the secret is
 	// added: whether the token is still good, and what the secret is now.
-	Authorize func() (Credential, *refusal.Refusal)
+	// It appends the secrets to into, in the order of Service.Secrets.
+	Authorize func(into []Credential) ([]Credential, *refusal.Refusal)
 }
 
-// Credential is the secret of one attempt. A service without a secret has the
-// zero Credential.
+// Credential is a secret of one attempt.
 type Credential struct {
 	// Ref is the name of the secret, which stands in its place wherever it
 	// is taken out of an answer.
