@@ -88,9 +88,11 @@ func within(value string, text policy.Text) string {
 	if len(text) == 0 || text[0].Var != policy.VarSecret {
 		return value
 	}
-	if rest, ok := strings.CutPrefix(value, text[0].Lit); ok {
-		value = rest
+	before := text[0].Lit
+	if strings.IndexByte(before, ' ') == len(before)-1 {
+		before = "" // a scheme, in place of which a client may use another
 	}
+	value = strings.TrimPrefix(value, before)
 	if len(text) == 2 && text[1].Var == policy.VarNone {
 		value = strings.TrimSuffix(value, text[1].Lit)
 	}

@@ -57,6 +57,7 @@ func TestTakeToken(t *testing.T) {
 		{name: "bearer", header: http.Header{"Authorization": {"bearer  " + tok + " "}}, want: tok},
 		{name: "token", service: queryService, header: http.Header{"Authorization": {"token " + tok}}, want: tok},
 		{name: "bare", service: headerService, header: http.Header{"Authorization": {tok}}, want: tok},
+		{name: "Basic where the service's own is that", service: `"authScheme":"Basic"`, header: basicOf("x", tok), want: tok},
 		{name: "Basic user", header: basicOf(tok, ""), want: tok},
 		{name: "Basic user and a word", header: basicOf(tok, "x-oauth-basic"), want: tok},
 		{name: "Basic password", service: basicService, header: basicOf("x", tok), want: tok},
