@@ -68,6 +68,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		AllowedHosts: h.app.AllowedHosts,
 		ClientIP:     clientIP,
 		OnAgent:      nameAgent,
+		OnRefused:    metrics.refused,
 		OnError:      h.logCause,
 		Exiting:      caddy.Exiting,
 	}

@@ -184,7 +184,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.settings.audit, err = a.Audit.options(); err != nil {
 		return err
 	}
-	a.vaultConf.Upstream = a.proxy
+	a.vaultConf.Upstream, a.vaultConf.Meter = a.proxy, metrics
+	if err := metrics.register(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
 	a.engine = acquireEngine(a.DataDir)
 	a.open = sync.OnceValues(func() (*vault.Vault, error) { return a.openOn(a.engine) })
 	return nil
@@ -327,7 +330,12 @@ func (a *App) openOn(e *engine) (*vault.Vault, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.cancel == nil {
-		forget, release := st.OnServiceChange(a.proxy.Forget), v.HoldAdmin()
+		forget, release := st.OnServiceChange(func(name string) {
+			a.proxy.Forget(name)
+			if !st.Has(name) {
+				metrics.forget(name)
+			}
+		}), v.HoldAdmin()
 		a.cancel = func() { forget(); release() }
 	}
 	return v, nil

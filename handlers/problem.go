@@ -34,6 +34,9 @@ const maxCode = 256
 // refuse is where every refusal becomes its record and its answer.
 func (rq *request) refuse(r *refusal.Refusal) {
 	code := printable(r.Code, maxCode)
+	if rq.server.OnRefused != nil {
+		rq.server.OnRefused(r.Code)
+	}
 	if r.Cause != nil && rq.server.OnError != nil {
 		rq.server.OnError(rq.Request, r)
 	}

@@ -49,6 +49,9 @@ type Server struct {
 	// stream that would go on for ever.
 	Exiting func() bool
 
+	// OnRefused, if set, is told the code of each refusal.
+	OnRefused func(code string)
+
 	// OnError, if set, is told what went wrong underneath a refusal. It must
 	// not be shown to clients.
 	OnError func(r *http.Request, refused *refusal.Refusal)

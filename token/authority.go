@@ -58,6 +58,10 @@ type Options struct {
 	// token, must not change the claims, and what it returns is shared and
 	// should be small (a few hundred bytes).
 	Derive func(*Claims) any
+
+	// Counted, if set, is told of each good token, and whether it was
+	// remembered.
+	Counted func(cached bool)
 }
 
 // Authority issues and verifies tokens. It is safe for use by many goroutines.
@@ -293,11 +297,17 @@ func (a *Authority) Verify(raw string) (*Verified, *refusal.Refusal) {
 		if e.verified.Key.m.dead.Load() {
 			return nil, retired()
 		}
+		if a.opts.Counted != nil {
+			a.opts.Counted(true)
+		}
 		return &e.verified, nil
 	}
 	v, life, r := a.verify(raw)
 	if r != nil {
 		return nil, r
+	}
+	if a.opts.Counted != nil {
+		a.opts.Counted(false)
 	}
 	return a.cache.put(hash, raw, v, life, a.opts.Now().Unix()), nil
 }

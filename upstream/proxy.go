@@ -89,6 +89,7 @@ func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, 
 	c.watch = watch{limits: out.Service.Timeouts, expires: out.Expires, result: result, cut: out.Cut, client: w}
 	c.watch.begin()
 	defer c.watch.end()
+	defer c.uncountStream()
 	if out.Body != nil && out.Body != http.NoBody && out.Body == r.Body && !out.Upgrade {
 		c.watch.interruptible(ctx)
 	}

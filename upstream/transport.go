@@ -152,6 +152,8 @@ type call struct {
 	watch watch
 	room  [1]vault.Credential // for what Authorize returns
 
+	streaming bool // counted in streams
+
 	// noLength says that the length in the upstream's header is not that of
 	// the answer: it asks with HEAD on behalf of a client that did not.
 	noLength bool
@@ -250,7 +252,7 @@ func (t *transport) send(ctx context.Context, c *call, o outgoing) (*http.Respon
 	}
 
 	res, err := t.Transport.RoundTrip(out)
-	c.result.Latency = time.Since(start)
+	c.result.Sent, c.result.Latency = start, time.Since(start)
 	if err != nil {
 		return nil, causeOr(ctx, err)
 	}
@@ -264,6 +266,7 @@ func (t *transport) send(ctx context.Context, c *call, o outgoing) (*http.Respon
 			return nil, refused
 		}
 		c.result.Status = res.StatusCode
+		c.countStream()
 		return res, nil
 	}
 	filterResponse(res.Header, t.passSetCookie)
@@ -292,6 +295,9 @@ func (t *transport) send(ctx context.Context, c *call, o outgoing) (*http.Respon
 		delete(res.Header, "Content-Length")
 	}
 	c.result.Status = res.StatusCode
+	if stream {
+		c.countStream()
+	}
 	return res, nil
 }
 

@@ -232,6 +232,13 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 		v.endOfCall(rec, code, v.now().Sub(start))
 	})
 	result.End = end
+	defer func() {
+		f := Figures{Status: result.Status, Code: result.Code, Latency: result.Latency, Redactions: result.Redactions}
+		if !result.Sent.IsZero() {
+			f.Added = result.Sent.Sub(start)
+		}
+		v.meter(out.Service.Name, f)
+	}()
 	// The proxy ends a broken stream with a panic; the record is written all
 	// the same.
 	defer end()

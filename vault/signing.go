@@ -81,6 +81,9 @@ func (v *Vault) authority() (*token.Authority, error) {
 		Now:      v.now,
 		Derive:   func(c *token.Claims) any { return v.revocationKeys(c) },
 	}
+	if v.Meter != nil {
+		o.Counted = v.Meter.Token
+	}
 	if v.SigningKey != "" {
 		key, err := token.HMACKey(v.SigningKey)
 		if err != nil {

@@ -114,7 +114,10 @@ type Result struct {
 	// out.
 	Redactions int
 
-	// Latency is how long the upstream took to its response header.
+	// Sent is when the request was handed to the transport, the zero Time if
+	// it was not, and Latency how long the upstream took from then to its
+	// response header.
+	Sent    time.Time
 	Latency time.Duration
 
 	// End, if set, is called once when the answer's last bytes have been read

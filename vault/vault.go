@@ -52,6 +52,9 @@ type Config struct {
 	TemplateNames func() ([]string, error)
 
 	Upstream Upstream
+
+	// Meter is told what happens; nil if nobody wants to know.
+	Meter Meter
 }
 
 // Vault is one configuration's view of the state: the use cases.

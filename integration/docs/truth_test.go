@@ -192,3 +192,31 @@ func TestDependencies(t *testing.T) {
 		t.Errorf("go.mod requires\n%q, docs/dependencies.md lists\n%q", direct, listed)
 	}
 }
+
+// TestMetrics sees that the page about operation lists the metrics that the
+// program has, and no others.
+func TestMetrics(t *testing.T) {
+	name := regexp.MustCompile("[\"`](caddyvault_[a-z_]+)[\"`]")
+	var source []string
+	files, err := filepath.Glob(filepath.Join(root, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if strings.HasSuffix(f, "_test.go") {
+			continue
+		}
+		for _, m := range name.FindAllStringSubmatch(page(t, filepath.Base(f)), -1) {
+			source = append(source, m[1])
+		}
+	}
+	var listed []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(caddyvault_[a-z_]+)` \\|").FindAllStringSubmatch(page(t, "docs/operations.md"), -1) {
+		listed = append(listed, m[1])
+	}
+	slices.Sort(source)
+	slices.Sort(listed)
+	if len(source) < 7 || !slices.Equal(source, listed) {
+		t.Errorf("the program has the metrics\n%q\nand docs/operations.md lists\n%q", source, listed)
+	}
+}
