@@ -75,9 +75,19 @@ func (rq *request) refuse(r *refusal.Refusal) {
 	if r.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(float64(r.RetryAfter)/float64(time.Second)))))
 	}
-	body := rq.problemText(r, code)
+	status, body := r.Status, []byte(nil)
+	if rq.oauth {
+		var name string
+		if name, status = oauthError(r); status != http.StatusUnauthorized {
+			h.Del("WWW-Authenticate")
+		}
+		body = oauthText(name, r)
+		h.Set("Content-Type", "application/json")
+	} else {
+		body = rq.problemText(r, code)
+	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	rq.w.WriteHeader(r.Status)
+	rq.w.WriteHeader(status)
 	if rq.Method != http.MethodHead {
 		_, _ = rq.w.Write(body)
 	}

@@ -75,6 +75,9 @@ type request struct {
 	// administrator or a known agent: its refusals are not those of an
 	// outsider.
 	known bool
+
+	// oauth is set for an endpoint whose errors have the form of RFC 6749.
+	oauth bool
 }
 
 // route answers a request. A returned refusal means that nothing has been
@@ -84,6 +87,7 @@ type route struct {
 	event   string // of a refusal, less ".denied"
 	method  string
 	noBody  bool
+	form    bool // the body is a form, not JSON
 	handler func(rq *request, body []byte) *refusal.Refusal
 }
 
@@ -105,6 +109,16 @@ func init() {
 		"/vault.audit.query":     post(Agent, "audit.query", auditQuery),
 		"/vault.audit.stream":    {group: Admin, event: "admin.auditStream", method: http.MethodGet, noBody: true, handler: auditStream},
 	}
+	for name, rt := range map[string]route{
+		"/oauth/token":      post(Agent, "token.issue", standard(oauthToken)),
+		"/oauth/introspect": post(Agent, "token.introspect", standard(oauthIntrospect)),
+		"/oauth/revoke":     post(Agent, "token.revoke", standard(oauthRevoke)),
+	} {
+		rt.form = true
+		routes[name] = rt
+	}
+	routes["/.well-known/oauth-authorization-server"] = route{group: Agent, event: "request", method: http.MethodGet, noBody: true, handler: serverMetadata}
+	routes["/.well-known/oauth-protected-resource"] = route{group: Agent, event: "request", method: http.MethodGet, noBody: true, handler: resourceMetadata}
 	for name, h := range adminRoutes {
 		routes["/vault.admin."+name] = post(Admin, "admin."+name, asAdmin(name, h))
 	}
@@ -150,10 +164,8 @@ func (rq *request) serve(rt route, found bool) *refusal.Refusal {
 	if rt.noBody && rt.group != Admin {
 		return rt.handler(rq, nil)
 	}
-	if !rt.noBody {
-		if refused := checkMediaType(rq.Header); refused != nil {
-			return refused
-		}
+	if refused := rq.checkType(rt); refused != nil {
+		return refused
 	}
 	rq.event = rt.event
 	if rt.group == Admin {
@@ -171,6 +183,21 @@ func (rq *request) serve(rt route, found bool) *refusal.Refusal {
 		return refused
 	}
 	return rt.handler(rq, body)
+}
+
+// checkType refuses a body of another kind than the route takes.
+func (rq *request) checkType(rt route) *refusal.Refusal {
+	switch {
+	case rt.noBody:
+		return nil
+	case !rt.form:
+		return checkMediaType(rq.Header)
+	}
+	if _, refused := rq.issuer(); refused != nil {
+		return refused
+	}
+	rq.oauth = true
+	return checkFormType(rq.Header)
 }
 
 // identify learns who is calling, for the routes that need a known agent.

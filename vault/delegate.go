@@ -16,6 +16,7 @@ import (
 type DelegateRequest struct {
 	Token string
 
+	Service string   // if it is named, the parent's
 	Scope   []string // nil for the parent's
 	TTL     int64    // seconds, 0 for the default
 	AgentID string
@@ -50,6 +51,9 @@ func (v *Vault) Delegate(ctx context.Context, caller Caller, req DelegateRequest
 	}
 	if caller.Agent != "" && caller.Agent != parent.Subject {
 		return nil, refusal.New("AGENT_MISMATCH", "the token is another agent's")
+	}
+	if req.Service != "" && req.Service != parent.Service {
+		return nil, refusal.New("SERVICE_MISMATCH", "the token is for service %q", parent.Service)
 	}
 	claims, refused := v.childClaims(parent, req)
 	if refused != nil {
