@@ -59,7 +59,6 @@ func New(ctx caddy.Context, allowed []netip.Prefix) (*Proxy, error) {
 // requests on it.
 type service struct {
 	compiled *policy.Compiled
-	plain    bool // it needs the handler for a few calls only
 	handler  *reverseproxy.Handler
 	tr       *transport
 	cancel   context.CancelFunc
@@ -93,11 +92,29 @@ func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, 
 	if out.Body != nil && out.Body != http.NoBody && out.Body == r.Body && !out.Upgrade {
 		c.watch.interruptible(ctx)
 	}
-	if s.plain && !out.Upgrade && directly(r) {
-		err = p.direct(ctx, w, s, c)
-	} else {
-		err = s.reverseProxy(ctx, w, r, c)
+	req := r.WithContext(context.WithValue(ctx, callKey{}, c))
+	// What the proxy sees, and may log, is the request as it goes out, less
+	// the secret. RoundTrip takes the client's headers from out.
+	req.Method = out.Method
+	if out.Upgrade {
+		req.Method = r.Method // CONNECT over HTTP/2 and HTTP/3, which the proxy knows what to do with
 	}
+	req.URL = &url.URL{Path: pathOf(out.EscapedPath), RawPath: out.EscapedPath, RawQuery: out.RawQuery}
+	req.Host = s.tr.origin.Host
+	req.Header = make(http.Header, 8)
+	if te := out.Header["Te"]; te != nil {
+		req.Header["Te"] = te
+	}
+	if out.Upgrade && r.ProtoMajor == 1 {
+		req.Header["Connection"], req.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	}
+	if p := r.Header[":protocol"]; p != nil && out.Upgrade {
+		req.Header[":protocol"] = p
+	}
+	req.Body, req.ContentLength = out.Body, out.ContentLength
+	req.TransferEncoding = nil
+
+	err = s.handler.ServeHTTP(w, req, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
 	if c.watch.interrupted.Load() {
 		if err != nil {
 			result.Code = refusalFor(err).Code
@@ -119,34 +136,6 @@ func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, 
 	}
 	return refused
 }
-
-// reverseProxy makes a call through Caddy's reverse proxy.
-func (s *service) reverseProxy(ctx context.Context, w http.ResponseWriter, r *http.Request, c *call) error {
-	req := r.WithContext(context.WithValue(ctx, callKey{}, c))
-	// What the proxy sees, and may log, is the request as it goes out, less
-	// the secret. RoundTrip takes the client's headers from out.
-	req.Method = c.out.Method
-	if c.out.Upgrade {
-		req.Method = r.Method // CONNECT over HTTP/2 and HTTP/3, which the proxy knows what to do with
-	}
-	req.URL = &url.URL{Path: pathOf(c.out.EscapedPath), RawPath: c.out.EscapedPath, RawQuery: c.out.RawQuery}
-	req.Host = s.tr.origin.Host
-	req.Header = make(http.Header, 8)
-	if te := c.out.Header["Te"]; te != nil {
-		req.Header["Te"] = te
-	}
-	if c.out.Upgrade && r.ProtoMajor == 1 {
-		req.Header["Connection"], req.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
-	}
-	if p := r.Header[":protocol"]; p != nil && c.out.Upgrade {
-		req.Header[":protocol"] = p
-	}
-	req.Body, req.ContentLength = c.out.Body, c.out.ContentLength
-	req.TransferEncoding = nil
-	return s.handler.ServeHTTP(w, req, nothingNext)
-}
-
-var nothingNext = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 
 func pathOf(escaped string) string {
 	p, err := url.PathUnescape(escaped)
@@ -226,7 +215,6 @@ func (p *Proxy) provisionService(svc *policy.Compiled) (_ *service, err error) {
 	}
 	return &service{
 		compiled:   svc,
-		plain:      plain(svc),
 		handler:    h,
 		tr:         tr,
 		cancel:     cancel,

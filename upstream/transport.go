@@ -3,7 +3,6 @@ package upstream
 import (
 	"context"
 	"errors"
-	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -168,29 +167,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !ok { // a health check: no client, no secret
 		return t.HTTPTransport.RoundTrip(req)
 	}
-	res, err := t.send(req.Context(), c, outgoing{
-		body:     req.Body,
-		length:   req.ContentLength,
-		trailer:  req.Trailer,
-		trailers: req.Header["Te"] != nil, // which Caddy has reduced to "trailers"
-	})
-	if err != nil {
-		return nil, err
-	}
-	res.Request = req
-	return res, nil
-}
 
-// outgoing is what of a request is not in its call.
-type outgoing struct {
-	body     io.ReadCloser
-	length   int64
-	trailer  http.Header
-	trailers bool // the client takes trailers
-}
-
-// send sends a call with the secret, and returns its answer without it.
-func (t *transport) send(ctx context.Context, c *call, o outgoing) (*http.Response, error) {
 	escaped := t.inject.sendable(c.out.EscapedPath)
 	target, err := url.ParseRequestURI(escaped)
 	if err != nil || target.Host != "" || target.EscapedPath() != escaped {
@@ -208,8 +185,8 @@ func (t *transport) send(ctx context.Context, c *call, o outgoing) (*http.Respon
 	if header["User-Agent"] == nil {
 		header["User-Agent"] = userAgent // nil would become Go's own
 	}
-	if o.trailers {
-		header["Te"] = []string{"trailers"}
+	if te := req.Header["Te"]; te != nil { // Caddy has reduced it to "trailers"
+		header["Te"] = te
 	}
 	if c.out.Endpoint.Range && header["Range"] != nil || c.out.Method == http.MethodHead {
 		// Go's transport asks for gzip by itself everywhere else.
@@ -225,16 +202,16 @@ func (t *transport) send(ctx context.Context, c *call, o outgoing) (*http.Respon
 
 	var secrets *scrub.Scrubber
 	c.watch.phase.Store(connecting)
-	ctx, done := hideTrace(ctx, c, t.passSetCookie, &secrets)
+	ctx, done := hideTrace(req.Context(), c, t.passSetCookie, &secrets)
 	defer done()
 	out := (&http.Request{
 		Method:        c.out.Method,
 		URL:           target,
 		Host:          t.origin.Host,
 		Header:        header,
-		Body:          c.requestBody(o.body),
-		ContentLength: o.length,
-		Trailer:       o.trailer,
+		Body:          c.requestBody(req.Body),
+		ContentLength: req.ContentLength,
+		Trailer:       req.Trailer,
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
 		ProtoMinor:    1,
@@ -267,6 +244,7 @@ func (t *transport) send(ctx context.Context, c *call, o outgoing) (*http.Respon
 		}
 		c.result.Status = res.StatusCode
 		c.countStream()
+		res.Request = req
 		return res, nil
 	}
 	filterResponse(res.Header, t.passSetCookie)
@@ -298,6 +276,7 @@ func (t *transport) send(ctx context.Context, c *call, o outgoing) (*http.Respon
 	if stream {
 		c.countStream()
 	}
+	res.Request = req
 	return res, nil
 }
 
