@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -140,18 +141,18 @@ func parseVar(inner string, vars map[string]Var, use func(ref string) int) (Piec
 // placeholders lists what a text may hold.
 func placeholders(vars map[string]Var) string {
 	var names []string
-	for name := range vars {
-		names = append(names, "{"+name+"}")
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
 		switch vars[name] {
 		case VarSecret:
-			names = append(names, "{secret:name}")
+			names = append(names, "{secret}", "{secret:name}")
 		case VarBody:
-			names = append(names, "{body:sha256}")
+			names = append(names, "{body}", "{body:sha256}")
 		case VarHeader:
-			names[len(names)-1] = "{header:Name}"
+			names = append(names, "{header:Name}")
+		default:
+			names = append(names, "{"+name+"}")
 		}
 	}
-	slices.Sort(names)
 	return strings.Join(names, ", ")
 }
 
