@@ -101,7 +101,8 @@ https://:$PORT2 {
 	s.up.answer(host.ServeHTTP)
 	s.ok("/vault.admin.addService", fmt.Sprintf(`{"service":"git","baseUrl":%q,"masterSecret":%s,"authScheme":"Basic",
 		"passHeaders":["Git-Protocol"],"allowedAgents":["*"],"allowedActions":["*"],"allowedScopes":["git:read","git:write"],"endpoints":{
-		"refs":{"method":"GET","path":"/{owner}/{repo}/info/refs","requiredScope":["git:read"]},
+		"fetch.refs":{"method":"GET","path":"/{owner}/{repo}/info/refs","query":{"service":"git-upload-pack"},"requiredScope":["git:read"]},
+		"push.refs":{"method":"GET","path":"/{owner}/{repo}/info/refs","query":{"service":"git-receive-pack"},"requiredScope":["git:write"]},
 		"fetch":{"method":"POST","path":"/{owner}/{repo}/git-upload-pack","requiredScope":["git:read"]},
 		"push":{"method":"POST","path":"/{owner}/{repo}/git-receive-pack","requiredScope":["git:write"]}}}`,
 		s.up.URL, quote(base64.StdEncoding.EncodeToString([]byte("x-access-token:"+secret)))), nil)
@@ -208,7 +209,8 @@ https://:$PORT2 {
 			{"no token of the vault", "none", []string{"-c", helper, "ls-remote", url}, "TOKEN_INVALID", "remote: TOKEN_INVALID: the token is not valid"},
 			{"no such service", reader, []string{"-c", helper, "ls-remote", strings.Replace(url, "/git/", "/gitt/", 1)}, "UNKNOWN_SERVICE", "remote: UNKNOWN_SERVICE: there is no service \"gitt\""},
 			{"dots", reader, []string{"-c", helper, "ls-remote", strings.Replace(url, "/o/", "/%2e%2e/", 1)}, "PARAM_INVALID:path", "remote: PARAM_INVALID:path: the path has"},
-			{"push with a token to read", reader, []string{"-C", "r", "-c", helper, "push", "origin", "main:other"}, "INSUFFICIENT_SCOPE:git:write", "403"},
+			{"push with a token to read", reader, []string{"-C", "r", "-c", helper, "push", "origin", "main:other"}, "INSUFFICIENT_SCOPE:git:write",
+				"remote: INSUFFICIENT_SCOPE:git:write: the action push.refs needs the scope git:write, which the token does not have\nremote: ask vault.issueToken for a token for git with the scope git:write"},
 		} {
 			_, end := s.auditLog(0)
 			out, err := as(c.token).git("", c.args...)

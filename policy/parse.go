@@ -80,6 +80,9 @@ type CompiledEndpoint struct {
 	shape   string
 	allowed bool
 	same    []*CompiledEndpoint
+
+	told       map[string]string // see tellApart
+	fixedQuery string            // Query, encoded
 }
 
 // ParseService reads, validates and compiles a service file. The name is the
@@ -233,9 +236,7 @@ func (c *Compiled) compileEndpoints() *refusal.Refusal {
 		return 1
 	})
 	for _, g := range groups {
-		for _, e := range g {
-			e.same = g
-		}
+		tellApart(g)
 	}
 	c.index = buildIndex(all, func(e *CompiledEndpoint) pattern { return e.pattern })
 	c.looseIndex = c.index
@@ -266,6 +267,9 @@ func (c *Compiled) compileEndpoint(name string, ep Endpoint) (*CompiledEndpoint,
 	p, err := parsePattern(ep.Path)
 	if err != nil {
 		return bad("%s", err)
+	}
+	if wrong := c.compileQuery(ep); wrong != "" {
+		return bad("%s", wrong)
 	}
 	for _, s := range ep.RequiredScope {
 		if !ValidScope(s) {

@@ -69,6 +69,12 @@ func (e *CompiledEndpoint) Plan(params []byte) (Plan, *refusal.Refusal) {
 	if r := e.encode(&p, rest); r != nil {
 		return Plan{}, r
 	}
+	if e.fixedQuery != "" {
+		if p.RawQuery != "" {
+			p.RawQuery += "&"
+		}
+		p.RawQuery += e.fixedQuery
+	}
 	if len(p.RawQuery) > maxQuery {
 		return Plan{}, refusal.New("PATH_TOO_LONG", "the query is longer than %d bytes", maxQuery)
 	}
@@ -203,6 +209,9 @@ func (e *CompiledEndpoint) checkPath(path string) *refusal.Refusal {
 func (e *CompiledEndpoint) checkName(name string) *refusal.Refusal {
 	if name == "" || strings.ContainsFunc(name, unicode.IsControl) {
 		return paramInvalid(name, "has an empty name or one with control characters")
+	}
+	if _, ok := e.told[reservedKey(name)]; ok {
+		return paramInvalid(name, "tells actions apart, and is the action's own; leave it out")
 	}
 	if e.svc.Reserved(name) {
 		return paramInvalid(name, "is where the vault puts the credential; leave it out")

@@ -118,6 +118,12 @@ type Endpoint struct {
 	// takes everything below, and in vault.call the parameter "*". Required.
 	Path string `json:"path,omitzero"`
 
+	// Parameters that the query of a request must have, with these values:
+	// what tells actions of one method and path apart. Among them, the one
+	// with most of them wins. A request may have each of them once, spelled
+	// plainly; vault.call adds them by itself. Default: none.
+	Query map[string]string `json:"query,omitzero"`
+
 	// The scopes that a token must have, all of them. Default: none, so
 	// that any token for the service will do.
 	RequiredScope []string `json:"requiredScope,omitzero"`

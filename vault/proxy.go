@@ -90,9 +90,15 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 // and which scope they need. If there is none, the refusal of the first says
 // why.
 func decideAlternatives(svc *policy.Compiled, first *policy.CompiledEndpoint, t *token.Verified, req ProxyRequest, hasBody bool) (*policy.CompiledEndpoint, *refusal.Refusal) {
-	var why *refusal.Refusal
+	alternatives, why := first.AlternativesFor(req.RawQuery)
+	if why != nil {
+		return nil, why
+	}
+	if len(alternatives) == 0 {
+		return nil, first.NoQuery()
+	}
 	fits := false
-	for _, e := range first.Alternatives() {
+	for _, e := range alternatives {
 		if (e.Upgrade != "") != req.Upgrade {
 			continue
 		}
