@@ -1,6 +1,7 @@
 package caddyvault
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,6 +23,12 @@ type Audit struct {
 	// The size in bytes at which a segment of the log is sealed and a new one
 	// begun. Default: 64 MiB.
 	SegmentSize int64 `json:"segment_size,omitempty"`
+
+	// How long records are kept, such as `90d`, how much of them, such as
+	// `10GiB`, or both, whichever is less: whole segments are dropped, the
+	// oldest first, never one with a record of the last hour. Default:
+	// everything.
+	Keep []string `json:"keep,omitempty"`
 
 	// How far behind the log its signed checkpoint may be, or `off` for none.
 	// Default: `1s`.
@@ -51,6 +58,11 @@ func (a *Audit) options() (*audit.Options, error) {
 		}
 		o.SegmentSize = a.SegmentSize
 	}
+	for _, s := range a.Keep {
+		if err := parseKeep(o, s); err != nil {
+			return nil, fmt.Errorf("audit: keep: %w", err)
+		}
+	}
 	switch a.CheckpointEvery {
 	case "":
 	case "off":
@@ -62,10 +74,38 @@ func (a *Audit) options() (*audit.Options, error) {
 		}
 		o.CheckpointEvery = d
 	}
+	if o.CheckpointEvery < 0 && len(a.Keep) > 0 {
+		return nil, errors.New("audit: keep needs checkpoints, which stand for what was dropped: checkpoint_every cannot be off")
+	}
 	if a.OnFull != "" && a.OnFull != "refuse" {
 		return nil, fmt.Errorf("audit: on_full is refuse, not %q", a.OnFull)
 	}
 	return o, nil
+}
+
+// parseKeep sets how long or how much is kept.
+func parseKeep(o *audit.Options, s string) error {
+	if d, err := caddy.ParseDuration(s); err == nil {
+		switch {
+		case o.KeepFor != 0:
+			return fmt.Errorf("%s is the second duration", s)
+		case d < audit.MinKeep:
+			return fmt.Errorf("%s is shorter than an hour", s)
+		}
+		o.KeepFor = d
+		return nil
+	}
+	n, err := humanize.ParseBytes(s)
+	switch {
+	case err != nil || n > 1<<62:
+		return fmt.Errorf("%q is neither a duration such as 90d nor a size such as 10GiB", s)
+	case o.KeepBytes != 0:
+		return fmt.Errorf("%s is the second size", s)
+	case n < 1<<20:
+		return fmt.Errorf("%s is less than 1MiB", s)
+	}
+	o.KeepBytes = int64(n)
+	return nil
 }
 
 func (a *Audit) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -75,7 +115,7 @@ func (a *Audit) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	seen := make(map[string]bool)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		setting := d.Val()
-		if seen[setting] {
+		if seen[setting] && setting != "keep" {
 			return d.Errf("%s is given twice", setting)
 		}
 		seen[setting] = true
@@ -85,6 +125,11 @@ func (a *Audit) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = oneArg(d, &a.Durability)
 		case "segment_size":
 			err = sizeArg(d, &a.SegmentSize)
+		case "keep":
+			var s string
+			if err = oneArg(d, &s); err == nil {
+				a.Keep = append(a.Keep, s)
+			}
 		case "checkpoint_every":
 			err = oneArg(d, &a.CheckpointEvery)
 		case "on_full":

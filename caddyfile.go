@@ -60,6 +60,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //		audit {
 //			durability   sync|async
 //			segment_size <size>
+//			keep         <duration>|<size>
 //			checkpoint_every <duration>|off
 //			on_full      refuse
 //		}

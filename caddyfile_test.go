@@ -44,6 +44,8 @@ func TestCaddyfileAdapts(t *testing.T) {
 				durability async
 				segment_size 1MiB
 				checkpoint_every 2s
+				keep 90d
+				keep 10GiB
 				on_full refuse
 			}
 		}
@@ -63,7 +65,7 @@ func TestCaddyfileAdapts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"admin_token":"{env.A}","agents":{"identity":"{http.auth.user.id}","trust":"none"},` +
-		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","audit":{"checkpoint_every":"2s","durability":"async","on_full":"refuse","segment_size":1048576},"data_dir":"./data",` +
+		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","audit":{"checkpoint_every":"2s","durability":"async","keep":["90d","10GiB"],"on_full":"refuse","segment_size":1048576},"data_dir":"./data",` +
 		`"encryption_key":"{file./run/secrets/k}","issuer":"i","revocations_keep":86400000000000,"services_dir":"./services",` +
 		`"signing_key":"{env.K}","templates_dir":"./templates","token_ttl":300000000000,"token_ttl_max":600000000000}`
 	if string(got) != want {
@@ -113,6 +115,12 @@ func TestCaddyfileRefuses(t *testing.T) {
 		{"tiny segments", app("audit {\nsegment_size 1kB\n}"), "not between 4KiB and 64GiB"},
 		{"audit setting twice", app("audit {\ndurability sync\ndurability async\n}"), "durability is given twice"},
 		{"argument of audit", app("audit sync"), "wrong argument count"},
+		{"keep nonsense", app("audit {\nkeep some\n}"), `"some" is neither a duration`},
+		{"keep minutes", app("audit {\nkeep 30m\n}"), "shorter than an hour"},
+		{"keep twice", app("audit {\nkeep 90d\nkeep 80d\n}"), "second duration"},
+		{"keep two sizes", app("audit {\nkeep 9GiB\nkeep 1GiB\n}"), "second size"},
+		{"keep little", app("audit {\nkeep 9kB\n}"), "less than 1MiB"},
+		{"keep without checkpoints", app("audit {\ncheckpoint_every off\nkeep 90d\n}"), "keep needs checkpoints"},
 		{"no interval", app("audit {\ncheckpoint_every never\n}"), `"never" is not off`},
 		{"unknown on_full", app("audit {\non_full drop\n}"), `not "drop"`},
 		{"no hosts", app("allowed_hosts"), "wrong argument count"},

@@ -74,6 +74,16 @@ func (o *openCalls) join(c *blockCalls, part int, off int64) {
 	}
 }
 
+// in reports whether a call that was started in a part is open.
+func (o *openCalls) in(part int) bool {
+	for _, p := range o.open {
+		if p.part == part {
+			return true
+		}
+	}
+	return false
+}
+
 // unknown returns the record that ends each call left open, in their order.
 func (o *openCalls) unknown(parts []openPart) ([]Record, error) {
 	places := make([]place, 0, len(o.open))

@@ -68,7 +68,7 @@ func (p *openPart) any(off int64, ok func(seq uint64) bool) (found bool, err err
 // line, does not name the hash of the first. If the line after them names
 // the second's, that one is as it was.
 func (s *scanner) whichAltered(parts []openPart, i int, res scanResult, line []byte, next int64, d *Damage) error {
-	if res.end.seq == 0 || s.anyPrev && res.records == 0 {
+	if res.end.seq == 0 || (i == 0 || s.anyPrev) && res.records == 0 {
 		return nil // there is no first
 	}
 	after, at := &parts[i], next

@@ -129,6 +129,13 @@ func (f *faultFile) Sync() error {
 	return f.fs.step("sync")
 }
 
+func (f *faultFile) Allocate(off, end int64) (bool, error) {
+	if err := f.fs.step("allocate"); err != nil {
+		return true, err
+	}
+	return f.file.Allocate(off, end)
+}
+
 func (f *faultFile) Truncate(size int64) error {
 	if err := f.fs.step("truncate"); err != nil {
 		return err

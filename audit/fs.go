@@ -37,6 +37,9 @@ type file interface {
 	// Sync makes what was written durable, with the size of the file.
 	Sync() error
 	Truncate(size int64) error
+	// Allocate reserves room from off to end, and leaves the size as it is.
+	// It reports whether that can be done here.
+	Allocate(off, end int64) (can bool, err error)
 	Stat() (fs.FileInfo, error)
 }
 
@@ -125,6 +128,8 @@ func (d *osFS) join(name string) string      { return filepath.Join(d.path, name
 type osFile struct{ *os.File }
 
 func (f osFile) Sync() error { return fdatasync(f.File) }
+
+func (f osFile) Allocate(off, end int64) (bool, error) { return allocate(f.File, off, end) }
 
 // checkFile refuses what is not a private regular file with one name; path
 // is for the message, which says how to mend it.

@@ -266,6 +266,9 @@ func TestIndexDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := l.barrier(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	waitIndexed(t, l)
 	_ = l.Close()
 	lines := newOracle(t, logLines(t, dir))

@@ -58,6 +58,14 @@ type keeper struct {
 	fs   fsys
 	keys *keys // nil: no checkpoints
 	last atomic.Pointer[Checkpoint]
+	base base
+
+	// Of the oldest segment: when its newest record is from, and that it
+	// could not be dropped when there were so many.
+	newestOf     uint64
+	newest       time.Time
+	blocked      int
+	blockedFirst uint64
 
 	found bool          // there were records when the log was opened
 	stop  chan struct{} // closed when everything is written
@@ -65,7 +73,7 @@ type keeper struct {
 }
 
 func (k *keeper) init(l *Log, w *writer) {
-	k.l, k.fs, k.keys = l, w.fs, w.keys
+	k.l, k.fs, k.keys, k.base = l, w.fs, w.keys, w.base
 	k.found = l.tree.now().n > 0
 	k.stop, k.done = make(chan struct{}), make(chan struct{})
 	if w.checkpoint.Note != "" {
@@ -76,15 +84,19 @@ func (k *keeper) init(l *Log, w *writer) {
 // keeperRetry is how long the keeper waits after a failure.
 const keeperRetry = time.Second
 
+// retainEvery is how often the age of segments is looked at, at least.
+const retainEvery = time.Minute
+
 func (k *keeper) run() {
 	defer close(k.done)
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
 	running := false
+	var at time.Time
 	start := func(d time.Duration) {
-		if !running {
+		if t := time.Now().Add(d); !running || t.Before(at) {
 			timer.Reset(d)
-			running = true
+			running, at = true, t
 		}
 	}
 	if k.found {
@@ -98,8 +110,15 @@ func (k *keeper) run() {
 			}
 		case <-timer.C:
 			running = false
-			if !k.checkpoint(true) {
+			good := k.checkpoint(true)
+			if err := k.retain(); err != nil {
+				k.l.opts.Logger.Error("old audit segments cannot be dropped", zap.Error(err))
+				good = false
+			}
+			if !good {
 				start(keeperRetry)
+			} else if set := k.l.set.Load(); set.KeepFor > 0 {
+				start(retainEvery) // what is there grows old
 			}
 		case <-k.stop:
 			timer.Stop()
@@ -113,13 +132,22 @@ func (k *keeper) run() {
 // The file is there before the record that says so. It reports whether that
 // worked.
 func (k *keeper) checkpoint(record bool) bool {
-	if k.keys == nil || k.l.set.Load().CheckpointEvery < 0 {
+	if k.l.set.Load().CheckpointEvery < 0 {
 		return true
 	}
 	edge := k.l.tree.now()
 	last := k.last.Load()
 	if edge.n == 0 || last != nil && (edge.n <= last.Size || k.l.tree.work.Load() <= last.Size) {
 		return true
+	}
+	if k.keys == nil { // they were switched on
+		w := &writer{l: k.l, fs: k.fs}
+		made, err := w.makeKeys()
+		if err != nil {
+			k.l.opts.Logger.Error("audit key cannot be made", zap.Error(err))
+			return false
+		}
+		k.keys = made
 	}
 	c := &Checkpoint{Size: edge.n, Root: edge.root()}
 	signed, err := note.Sign(&note.Note{Text: c.text(k.keys.signer.Name())}, k.keys.signer)

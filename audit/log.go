@@ -57,6 +57,18 @@ type Options struct {
 	// DefaultCheckpointEvery, and with less than 0 there is none.
 	CheckpointEvery time.Duration
 
+	// KeepFor and KeepBytes, if not 0, are how long and how much of the log
+	// is kept. Sealed segments are dropped, the oldest first, when all their
+	// records are older than KeepFor or the log is larger than KeepBytes, but
+	// none with a record younger than MinKeep, with a call that has no end,
+	// or without a checkpoint over it.
+	KeepFor   time.Duration
+	KeepBytes int64
+
+	// Carry names, by event, the records that are replayed even after their
+	// segment was dropped: the newest of each key, unless keep is false.
+	Carry map[string]func(line []byte) (key string, keep bool)
+
 	// QueueBytes bounds what waits for the writer. Half of it is for
 	// Append, a quarter for EnqueueRefusal.
 	QueueBytes int64
@@ -126,7 +138,8 @@ type Log struct {
 	start   time.Time
 	busy    atomic.Int64 // when the batch in hand began, since start; 0: none
 	fail    atomic.Pointer[UnavailableError]
-	damaged atomic.Bool // fail will not go away
+	jumped  atomic.Int64 // when the clock last did, since start; 0: never
+	damaged atomic.Bool  // fail will not go away
 	seq     atomic.Uint64
 	opens   atomic.Uint64
 

@@ -15,7 +15,7 @@ import (
 // open reads the log that is there, or begins one, and makes the writer
 // ready to go on behind its last record.
 func (w *writer) open() (err error) {
-	w.chain, w.digest = newChain(), newDigest()
+	w.base, w.digest = newBase(), newDigest()
 	if err := w.openCheckpoints(); err != nil {
 		return err
 	}
@@ -23,6 +23,7 @@ func (w *writer) open() (err error) {
 	if err != nil {
 		return err
 	}
+	dropped, parts := w.base.leftOver(parts)
 	keep := false
 	defer func() {
 		if keep {
@@ -40,6 +41,11 @@ func (w *writer) open() (err error) {
 	}
 	if err := w.checkKeys(); err != nil {
 		return err
+	}
+	for _, p := range dropped {
+		if err := w.fs.Remove(p.name); err != nil {
+			return fmt.Errorf("drop %s: %w", p.name, err)
+		}
 	}
 	unknown, err := calls.unknown(parts)
 	if err != nil {
@@ -85,7 +91,21 @@ func (w *writer) openCheckpoints() (err error) {
 			return &Damage{Kind: Forged, File: checkpointName}
 		}
 	}
-	w.check = newTreeCheck(w.verifier(), w.chain, frontier{}, w.wants()...)
+	content, err := w.readSmall(droppedName)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case w.keys == nil:
+		return w.keyMissing(droppedName + " is signed with it")
+	default:
+		if w.base, err = openBase(content, w.keys.verifier); err != nil {
+			return err
+		}
+		w.replayKept()
+	}
+	w.chain = w.base.chain
+	w.check = newTreeCheck(w.verifier(), w.chain, w.base.tree, w.wants()...)
 	return nil
 }
 
@@ -236,6 +256,15 @@ func (w *writer) setAside(p *openPart, res scanResult) (*Record, error) {
 // begin writes what Open itself has to say.
 func (w *writer) begin(recovered *Record, unknown []Record) error {
 	now := w.l.opts.Now()
+	if w.first > 0 {
+		line, _, _, err := lastLine(w.file, w.durable)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", currentName, err)
+		}
+		if ts, _, ok := parseHead(line); ok && now.UnixMilli() < ts-clockStep.Milliseconds() {
+			w.clockSet(now, fmt.Sprintf("the clock is %.3f s before the last record", float64(ts-now.UnixMilli())/1000))
+		}
+	}
 	if recovered != nil {
 		recovered.Event = EventRecovered
 		w.tail = w.appendOwn(w.tail, now, recovered)

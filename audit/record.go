@@ -135,6 +135,8 @@ const (
 	EventRecovered   = "audit.recovered"
 	EventSegment     = "audit.segment"
 	EventCheckpoint  = "audit.checkpoint"
+	EventDropped     = "audit.dropped"
+	EventClock       = "audit.clock"
 )
 
 // AppendJSON appends the record as one JSON object without seq and prev,

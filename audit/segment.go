@@ -248,8 +248,8 @@ func (w *writer) turn(found *Record) error {
 		_ = f.Close()
 		return err
 	}
-	if fi, err := w.file.Stat(); err == nil && fi.Size() > w.durable {
-		// The new segment begins with what is cut off. Should the cut be
+	if fi, err := w.file.Stat(); err == nil && (fi.Size() > w.durable || w.allocated > w.durable) {
+		// It gives back the room that it did not need. The new segment begins with what is cut off. Should the cut be
 		// lost, the next start sees where the new one begins.
 		_ = w.file.Truncate(w.durable)
 	}
@@ -263,6 +263,7 @@ func (w *writer) turn(found *Record) error {
 	w.chain, w.lastDurable, w.sums = next, next.seq, sums
 	w.l.seq.Store(next.seq)
 	w.durable, w.tail, w.written = int64(len(content)), nil, 0
+	w.allocated = 0
 	w.digest = newDigest()
 	w.digest.Write(content)
 	w.l.view.turn(sealed, w.file, w.first, w.durable)

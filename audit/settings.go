@@ -21,8 +21,8 @@ func ParseDurability(s string) (Durability, error) {
 }
 
 // Reconfigure takes over, of o, what may change while the log is open:
-// Durability, SegmentSize and CheckpointEvery. It holds from the next batch
-// on.
+// Durability, SegmentSize, CheckpointEvery, KeepFor and KeepBytes. It holds
+// from the next batch on.
 func (l *Log) Reconfigure(o Options) {
 	o.setDefaults()
 	l.set.Store(&o)

@@ -29,6 +29,10 @@ type Report struct {
 
 	// Own is the checkpoint in the directory, Checkpoints how many the
 	// records hold, and Checked how many records those cover.
+	// Dropped is how many records were dropped before the first, as the log's
+	// key has signed.
+	Dropped uint64
+
 	Own         Checkpoint
 	Checkpoints int
 	Checked     uint64
@@ -182,7 +186,24 @@ func (v *verification) loadCheckpoints() error {
 		}
 		wants = append(wants, want{Checkpoint: c, file: "a checkpoint from elsewhere", external: true})
 	}
-	v.check = newTreeCheck(verifier, newChain(), frontier{}, wants...)
+	b := newBase()
+	content, err := v.read(droppedName)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case verifier == nil:
+		return fmt.Errorf("the log begins after dropped segments, and there is no %s to verify %s with: give the key", publicName, droppedName)
+	default:
+		if b, err = openBase(content, verifier); err != nil {
+			return err
+		}
+		gone, rest := b.leftOver(v.parts)
+		closeParts(gone)
+		v.parts = rest
+	}
+	v.report.Dropped = b.chain.seq
+	v.check = newTreeCheck(verifier, b.chain, b.tree, wants...)
 	return nil
 }
 

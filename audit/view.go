@@ -155,3 +155,11 @@ func (v *view) turn(sealed part, cur *handle, first uint64, size int64) {
 		old.release()
 	}
 }
+
+// drop hides the oldest segment.
+func (v *view) drop(p part) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.sealed = slices.DeleteFunc(slices.Clone(v.sealed), func(q part) bool { return q == p })
+	v.tell()
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"os"
 	"time"
 
@@ -40,6 +41,9 @@ type writer struct {
 
 	check      *treeCheck // of Open
 	keys       *keys      // nil: no checkpoints
+	base       base       // what was dropped
+	clock      clock
+	allocated  int64      // up to where file has room for sure
 	checkpoint Checkpoint // the newest when the log was opened
 
 	acks []*pending // whose lines are in tail
@@ -138,7 +142,11 @@ func (w *writer) release() {
 
 // batch writes everything that has gathered, p the oldest.
 func (w *writer) batch(p *pending) {
-	now := w.l.opts.Now().UnixMilli()
+	wall := w.l.opts.Now()
+	now := wall.UnixMilli()
+	if w.dead == nil {
+		w.checkClock(wall)
+	}
 	for p != nil {
 		next := p.next
 		p.next = nil
@@ -255,6 +263,9 @@ func (w *writer) write() error {
 	if w.written == 0 {
 		w.due = time.Now().Add(syncAfter)
 	}
+	if err := w.makeRoom(); err != nil {
+		return err
+	}
 	n, err := w.file.Write(w.tail[w.written:])
 	w.written += n
 	if err == nil && w.written < len(w.tail) {
@@ -278,6 +289,37 @@ func (w *writer) write() error {
 		return err
 	}
 	w.settle(len(w.tail), w.chain.seq)
+	return nil
+}
+
+// roomStep is how much room a segment gets at a time.
+const roomStep = 1 << 20
+
+// errNoRoom says that nothing was written, because there is no room for it.
+var errNoRoom = errors.New("no room on the disk")
+
+// makeRoom reserves what the tail needs, so that a full disk shows before
+// anything was written, and not with half of it.
+func (w *writer) makeRoom() error {
+	need := w.durable + int64(len(w.tail))
+	if need <= w.allocated {
+		return nil
+	}
+	from := max(w.allocated, w.durable+int64(w.written))
+	end := (need/roomStep + 1) * roomStep
+	can, err := w.file.Allocate(from, end)
+	if err != nil { // there may be room for just this
+		end = need
+		can, err = w.file.Allocate(from, end)
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", errNoRoom, err)
+	case !can:
+		w.allocated = math.MaxInt64
+	default:
+		w.allocated = end
+	}
 	return nil
 }
 
@@ -384,9 +426,16 @@ func (w *writer) renewUntil(cause error) {
 			last = true
 		default:
 		}
-		if err = w.renew(cause); err == nil {
+		if errors.Is(cause, errNoRoom) { // the file is as it was
+			if err = w.write(); err != nil && !errors.Is(err, errNoRoom) {
+				cause = err
+			}
+		} else {
+			err = w.renew(cause)
+		}
+		if err == nil {
 			w.l.fail.Store(nil)
-			log.Info("audit log goes on in a new segment", zap.Uint64("seq", w.chain.seq))
+			log.Info("audit log goes on", zap.Uint64("seq", w.chain.seq))
 			return
 		}
 		var damage *Damage

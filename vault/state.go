@@ -128,23 +128,8 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 	spent := newBudgetReplay(st.budgets)
 	log := o.Audit
 	log.Dir, log.Now, log.Logger = o.DataDir, o.Now, o.Logger.Named("audit")
-	log.Replay = map[string]func([]byte){
-		"secret.set": func(line []byte) {
-			st.anchored.secrets[gjson.GetBytes(line, "secretRef").Str] = gjson.GetBytes(line, "secretVersion").Uint()
-		},
-		"secret.remove": func(line []byte) {
-			delete(st.anchored.secrets, gjson.GetBytes(line, "secretRef").Str)
-		},
-		"key.retired": func(line []byte) {
-			st.signing.retired[gjson.GetBytes(line, "kid").Str] = true
-		},
-		"proxy.call.started": spent.started,
-		"proxy.call":         spent.ended,
-		"token.revoked":      func([]byte) { st.anchored.revoked = true },
-		"token.issued": func(line []byte) {
-			st.anchored.signed = st.anchored.signed || gjson.GetBytes(line, "kid").Str != ""
-		},
-	}
+	log.Replay = st.replayed(spent)
+	log.Carry = carried
 	if st.audit, err = audit.Open(log); err != nil {
 		return nil, err
 	}
@@ -163,6 +148,9 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		return nil, fmt.Errorf("%s: %w", sealed, err)
 	}
 	undo = append(undo, st.secrets.Close)
+	if st.audit.Seq() == 0 && len(st.secrets.List()) > 0 {
+		return nil, fmt.Errorf("%s is empty, though there are secrets, and only it knows which versions of them are the newest: restore it", filepath.Join(o.DataDir, "audit.log.jsonl"))
+	}
 	if err := st.secrets.CheckVersions(st.anchored.secrets); err != nil {
 		return nil, fmt.Errorf("%s: %w", sealed, err)
 	}
@@ -188,6 +176,43 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 	go st.follow(background, watcher)
 	go st.cutRevoked(background)
 	return st, nil
+}
+
+// replayed takes, by event, what the log knows that the other files do not.
+func (st *State) replayed(spent *budgetReplay) map[string]func([]byte) {
+	return map[string]func([]byte){
+		"secret.set": func(line []byte) {
+			st.anchored.secrets[gjson.GetBytes(line, "secretRef").Str] = gjson.GetBytes(line, "secretVersion").Uint()
+		},
+		"secret.remove": func(line []byte) {
+			delete(st.anchored.secrets, gjson.GetBytes(line, "secretRef").Str)
+		},
+		"key.retired": func(line []byte) {
+			st.signing.retired[gjson.GetBytes(line, "kid").Str] = true
+		},
+		"proxy.call.started": spent.started,
+		"proxy.call":         spent.ended,
+		"token.revoked":      func([]byte) { st.anchored.revoked = true },
+		"token.issued": func(line []byte) {
+			st.anchored.signed = st.anchored.signed || gjson.GetBytes(line, "kid").Str != ""
+		},
+	}
+}
+
+// carried are the records of the log that outlive their segment: what is
+// replayed, but for calls, which budgets count as long as a token lives, and
+// nothing so young is dropped.
+var carried = map[string]func(line []byte) (key string, keep bool){
+	"secret.set":    func(line []byte) (string, bool) { return "secret " + gjson.GetBytes(line, "secretRef").Str, true },
+	"secret.remove": func(line []byte) (string, bool) { return "secret " + gjson.GetBytes(line, "secretRef").Str, false },
+	"key.retired":   func(line []byte) (string, bool) { return "retired " + gjson.GetBytes(line, "kid").Str, true },
+	"token.revoked": func([]byte) (string, bool) { return "revoked", true },
+	"token.issued": func(line []byte) (string, bool) {
+		if gjson.GetBytes(line, "kid").Str == "" {
+			return "", false
+		}
+		return "signed", true
+	},
 }
 
 // encryptionKey returns the configured key or the generated one, which it
