@@ -33,29 +33,7 @@ const maxCode = 256
 
 // refuse is where every refusal becomes its record and its answer.
 func (rq *request) refuse(r *refusal.Refusal) {
-	code := printable(r.Code, maxCode)
-	if rq.server.OnRefused != nil {
-		rq.server.OnRefused(r.Code)
-	}
-	if r.Cause != nil && rq.server.OnError != nil {
-		rq.server.OnError(rq.Request, r)
-	}
-	if !r.Recorded && rq.vault != nil {
-		rec := rq.record
-		rec.Event = rq.event + ".denied"
-		rec.Error = code
-		rec.RequestID = rq.requestID()
-		rec.Client = rq.clientText()
-		entry := audit.Entry{Record: rec}
-		// A full queue or a log that cannot be written is what the answer
-		// says already, or what /health says.
-		if rq.known {
-			_ = rq.vault.Audit().Enqueue(entry)
-		} else {
-			_ = rq.vault.Audit().EnqueueRefusal(rq.caller.Client, entry)
-		}
-	}
-
+	code := rq.recordRefusal(r)
 	h := rq.w.Header()
 	h.Set("Content-Type", rq.problemType())
 	h.Set("Cache-Control", "no-store")
@@ -91,6 +69,34 @@ func (rq *request) refuse(r *refusal.Refusal) {
 	if rq.Method != http.MethodHead {
 		_, _ = rq.w.Write(body)
 	}
+}
+
+// recordRefusal writes the record of a refusal and returns its code as it is
+// sent.
+func (rq *request) recordRefusal(r *refusal.Refusal) string {
+	code := printable(r.Code, maxCode)
+	if rq.server.OnRefused != nil {
+		rq.server.OnRefused(r.Code)
+	}
+	if r.Cause != nil && rq.server.OnError != nil {
+		rq.server.OnError(rq.Request, r)
+	}
+	if !r.Recorded && rq.vault != nil {
+		rec := rq.record
+		rec.Event = rq.event + ".denied"
+		rec.Error = code
+		rec.RequestID = rq.requestID()
+		rec.Client = rq.clientText()
+		entry := audit.Entry{Record: rec}
+		// A full queue or a log that cannot be written is what the answer
+		// says already, or what /health says.
+		if rq.known {
+			_ = rq.vault.Audit().Enqueue(entry)
+		} else {
+			_ = rq.vault.Audit().EnqueueRefusal(rq.caller.Client, entry)
+		}
+	}
+	return code
 }
 
 // problemText is what is sent of a refusal.

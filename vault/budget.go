@@ -224,15 +224,22 @@ func (r *budgetReplay) spends(line []byte) (ids []string) {
 	return ids
 }
 
+// charged is told every request that was let onto a site.
+func (r *budgetReplay) charged(line []byte) { r.count(r.spends(line)) }
+
+func (r *budgetReplay) count(ids []string) {
+	for _, id := range ids {
+		r.b.of(id).calls++
+	}
+}
+
 // started is told every proxy.call.started, ended every proxy.call.
 func (r *budgetReplay) started(line []byte) {
 	ids := r.spends(line)
 	if ids == nil {
 		return
 	}
-	for _, id := range ids {
-		r.b.of(id).calls++
-	}
+	r.count(ids)
 	r.open[gjson.GetBytes(line, "callId").Str] = ids
 }
 

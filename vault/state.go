@@ -192,6 +192,7 @@ func (st *State) replayed(spent *budgetReplay) map[string]func([]byte) {
 		},
 		"proxy.call.started": spent.started,
 		"proxy.call":         spent.ended,
+		siteEvent:            spent.charged,
 		"token.revoked":      func([]byte) { st.anchored.revoked = true },
 		"token.issued": func(line []byte) {
 			st.anchored.signed = st.anchored.signed || gjson.GetBytes(line, "kid").Str != ""
