@@ -56,6 +56,9 @@ func TestCaddyfileAdapts(t *testing.T) {
 	:8788 {
 		vault agent
 		respond "next"
+	}
+	:8789 {
+		vault proxy stripe
 	}`)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +78,7 @@ func TestCaddyfileAdapts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{`{"handler":"vault"}`, `{"handler":"vault","routes":["agent"]}`} {
+	for _, part := range []string{`{"handler":"vault"}`, `{"handler":"vault","proxy":"stripe"}`, `{"handler":"vault","routes":["agent"]}`} {
 		if !strings.Contains(string(site), part) {
 			t.Errorf("no %s in %s", part, site)
 		}
@@ -125,6 +128,12 @@ func TestCaddyfileRefuses(t *testing.T) {
 		{"unknown on_full", app("audit {\non_full drop\n}"), `not "drop"`},
 		{"no hosts", app("allowed_hosts"), "wrong argument count"},
 		{"unknown routes", ":80 {\nvault agents\n}", `unknown group of routes "agents"`},
+		{"proxy without a service", ":80 {\nvault proxy\n}", "the name of one service"},
+		{"proxy of two", ":80 {\nvault proxy a b\n}", "the name of one service"},
+		{"proxy beside routes", ":80 {\nvault agent proxy a\n}", `unknown group of routes "proxy"`},
+		{"proxy of no name", ":80 {\nvault proxy A/b\n}", `"A/b" cannot be the name of a service`},
+		{"proxy of a placeholder", ":80 {\nvault proxy {labels.1}\n}", "cannot be the name of a service"},
+		{"block of proxy", ":80 {\nvault proxy a {\nadmin\n}\n}", "unexpected block"},
 		{"block of the directive", ":80 {\nvault {\nadmin\n}\n}", "unexpected block"},
 	}
 	for _, tt := range tests {

@@ -153,13 +153,16 @@ func checkLiterals(r *report, config node) {
 // servesVault reports whether a server has the vault's handler.
 func servesVault(server node) bool { return len(vaultRoutes(server)) > 0 }
 
-// vaultRoutes returns the groups of routes of every vault handler of a server.
+// vaultRoutes returns the groups of routes of every vault handler of a server,
+// "proxy" for one that serves a service.
 func vaultRoutes(server node) (groups []string) {
 	each(server["routes"], func(n node) {
 		if n.text("handler") != "vault" {
 			return
 		}
-		if routes := n.texts("routes"); len(routes) > 0 {
+		if routes := n.texts("routes"); n.text("proxy") != "" {
+			groups = append(groups, "proxy")
+		} else if len(routes) > 0 {
 			groups = append(groups, routes...)
 		} else {
 			groups = append(groups, "agent", "admin")

@@ -2,8 +2,11 @@ package vault
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
+	"os"
+	"time"
 
 	"github.com/caddyvault/caddyvault/refusal"
 )
@@ -14,8 +17,8 @@ const maxWhole = 8 << 20
 
 // readWhole reads the body of a request whose service's credential depends on
 // it, and finds where in it the credential goes. The bodies of all others
-// stream.
-func readWhole(out *Outbound) *refusal.Refusal {
+// stream. A client has the service's timeouts.idle for all of it.
+func readWhole(w http.ResponseWriter, out *Outbound) *refusal.Refusal {
 	if !out.Service.ReadsBody() {
 		return nil
 	}
@@ -28,7 +31,15 @@ func readWhole(out *Outbound) *refusal.Refusal {
 		if out.ContentLength > 0 {
 			buf.Grow(int(out.ContentLength) + bytes.MinRead)
 		}
-		if _, err := buf.ReadFrom(io.LimitReader(out.Body, maxWhole+1)); err != nil {
+		// Where a connection has no deadlines, the server's own limits hold.
+		conn := http.NewResponseController(w)
+		_ = conn.SetReadDeadline(time.Now().Add(time.Duration(out.Service.Timeouts.Idle)))
+		_, err := buf.ReadFrom(io.LimitReader(out.Body, maxWhole+1))
+		_ = conn.SetReadDeadline(time.Time{})
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return refusal.New("CLIENT_TIMEOUT:idle", "the client did not send its request in time").WithCause(err)
+		}
+		if err != nil {
 			return refusal.New("BODY_INVALID", "the body could not be read to its end").WithCause(err)
 		}
 		if buf.Len() > maxWhole {

@@ -171,7 +171,7 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 	if refused != nil {
 		return refused
 	}
-	if refused := readWhole(out); refused != nil {
+	if refused := readWhole(w, out); refused != nil {
 		return refused
 	}
 

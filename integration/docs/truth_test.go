@@ -60,7 +60,7 @@ func TestServiceFields(t *testing.T) {
 	services := page(t, "docs/services.md")
 	for _, of := range []reflect.Type{
 		reflect.TypeFor[policy.Service](), reflect.TypeFor[policy.Endpoint](),
-		reflect.TypeFor[policy.Timeouts](), reflect.TypeFor[policy.Template](),
+		reflect.TypeFor[policy.Timeouts](), reflect.TypeFor[policy.Auth](), reflect.TypeFor[policy.Template](),
 	} {
 		for _, name := range jsonNames(of) {
 			if !strings.Contains(services, "`"+name+"`") && !strings.Contains(services, `"`+name+`"`) {
