@@ -25,6 +25,11 @@ type problem struct {
 	Error     string `json:"error"`
 	RequestID string `json:"requestId"`
 	Hint      string `json:"hint,omitzero"`
+
+	// Where libraries of vendors look for what to tell their user: Octokit
+	// and Stripe. Only clients that take any JSON for an answer get them.
+	Message     string `json:"message,omitzero"`
+	Description string `json:"error_description,omitzero"`
 }
 
 // maxCode is how much of a code is sent and recorded, in bytes: its detail may
@@ -102,15 +107,12 @@ func (rq *request) recordRefusal(r *refusal.Refusal) string {
 // problemText is what is sent of a refusal.
 func (rq *request) problemText(r *refusal.Refusal, code string) []byte {
 	detail, hint := printable(r.Detail, 1024), printable(r.Hint, 1024)
+	text := code + ": " + detail
 	if rq.fromGit() {
-		lines := code + ": " + detail + "\n"
-		if hint != "" {
-			lines += hint + "\n"
-		}
-		return []byte(lines)
+		return []byte(strings.TrimSuffix(text+"\n"+hint, "\n") + "\n")
 	}
 	base := refusal.Base(code)
-	body, err := json.Marshal(problem{
+	p := problem{
 		Type:      "urn:caddyvault:error:" + base,
 		Title:     title(base),
 		Status:    r.Status,
@@ -118,7 +120,14 @@ func (rq *request) problemText(r *refusal.Refusal, code string) []byte {
 		Error:     code,
 		RequestID: rq.requestID(),
 		Hint:      hint,
-	}, jsontext.AllowInvalidUTF8(true))
+	}
+	if rq.problemType() == "application/json" {
+		if hint != "" {
+			text += "; " + hint
+		}
+		p.Message, p.Description = text, text
+	}
+	body, err := json.Marshal(p, jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		return []byte(`{"error":"INTERNAL"}`)
 	}

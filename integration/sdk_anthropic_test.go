@@ -23,8 +23,8 @@ func TestAnthropic(t *testing.T) {
 			"models": ["claude-a", "claude-b"], "file": "file_1",
 			"upstreamRefuses": {"class": "AuthenticationError", "status": 401, "message": "401 {\"type\":\"error\",\"error\":{\"type\":\"authentication_error\",\"message\":\"invalid x-api-key\"},\"request_id\":\"req_011\"}", "vaultError": null},
 			"upstreamOverloaded": {"class": "OverloadedError", "status": 529, "message": "529 {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"},\"request_id\":\"req_011\"}", "vaultError": null},
-			"vaultRefuses": {"class": "PermissionDeniedError", "status": 403, "message": "403 {\"type\":\"urn:caddyvault:error:INSUFFICIENT_SCOPE\",\"title\":\"Insufficient scope\",\"status\":403,\"detail\":\"the action batches.list needs the scope anthropic:batches:read, which the token does not have\",\"error\":\"INSUFFICIENT_SCOPE:anthropic:batches:read\",\"requestId\":\"R\",\"hint\":\"ask vault.issueToken for a token for anthropic with the scope anthropic:batches:read\"}", "vaultError": "INSUFFICIENT_SCOPE:anthropic:batches:read"},
-			"notAToken": {"class": "AuthenticationError", "status": 401, "message": "401 {\"type\":\"urn:caddyvault:error:TOKEN_INVALID\",\"title\":\"Token invalid\",\"status\":401,\"detail\":\"the token is not valid: it is not a signed token of three parts\",\"error\":\"TOKEN_INVALID\",\"requestId\":\"R\"}", "vaultError": "TOKEN_INVALID"}
+			"vaultRefuses": {"class": "PermissionDeniedError", "status": 403, "message": "403 INSUFFICIENT_SCOPE:anthropic:batches:read: the action batches.list needs the scope anthropic:batches:read, which the token does not have; ask vault.issueToken for a token for anthropic with the scope anthropic:batches:read", "vaultError": "INSUFFICIENT_SCOPE:anthropic:batches:read"},
+			"notAToken": {"class": "AuthenticationError", "status": 401, "message": "401 TOKEN_INVALID: the token is not valid: it is not a signed token of three parts", "vaultError": "TOKEN_INVALID"}
 		}`,
 	})
 }

@@ -22,8 +22,8 @@ func TestOctokit(t *testing.T) {
 			"created": "Ünïcode", "createdStatus": 201,
 			"notModified": {"class": "RequestError", "status": 304, "message": "Not modified", "vaultError": null},
 			"upstreamRefuses": {"class": "RequestError", "status": 404, "message": "Not Found - https://docs.github.com/rest", "vaultError": null},
-			"vaultRefuses": {"class": "RequestError", "status": 403, "message": "Unknown error: {\"type\":\"urn:caddyvault:error:INSUFFICIENT_SCOPE\",\"title\":\"Insufficient scope\",\"status\":403,\"detail\":\"the action pulls.merge needs the scope github:prs:write, which the token does not have\",\"error\":\"INSUFFICIENT_SCOPE:github:prs:write\",\"requestId\":\"R\",\"hint\":\"ask vault.issueToken for a token for github with the scope github:prs:write\"}", "vaultError": "INSUFFICIENT_SCOPE:github:prs:write"},
-			"noEndpoint": {"class": "RequestError", "status": 404, "message": "Unknown error: {\"type\":\"urn:caddyvault:error:NO_ENDPOINT\",\"title\":\"No endpoint\",\"status\":404,\"detail\":\"the service github has no endpoint for this method and path\",\"error\":\"NO_ENDPOINT\",\"requestId\":\"R\",\"hint\":\"the path exists with GET (repo.get)\"}", "vaultError": "NO_ENDPOINT"},
+			"vaultRefuses": {"class": "RequestError", "status": 403, "message": "INSUFFICIENT_SCOPE:github:prs:write: the action pulls.merge needs the scope github:prs:write, which the token does not have; ask vault.issueToken for a token for github with the scope github:prs:write", "vaultError": "INSUFFICIENT_SCOPE:github:prs:write"},
+			"noEndpoint": {"class": "RequestError", "status": 404, "message": "NO_ENDPOINT: the service github has no endpoint for this method and path; the path exists with GET (repo.get)", "vaultError": "NO_ENDPOINT"},
 			"archive": [302, "https://codeload.example/o/r/tar/main?token=once"]
 		}`,
 	})
