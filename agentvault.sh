@@ -88,6 +88,8 @@ usage: agentvault health
        agentvault services
        agentvault token <service> <scope>...
        agentvault call <service> <action> [--token <token>|-] [--json <params>]
+       agentvault delegate [--token <token>|-] [--json <fields>]
+       agentvault introspect [--token <token>|-]
        agentvault revoke [--agent <id>] [--session <id>] [--task <id>]
                          [--token <id>|<token>|-] [--reason <text>]
        agentvault audit [--limit <n>] [--event <event>] [--agent <id>] [--before <seq>]
@@ -96,6 +98,10 @@ call reads its token from standard input unless --token gives one:
 
   agentvault token github github:repos:read |
     agentvault call github repo.get --json '{"owner":"O","repo":"R"}'
+
+delegate prints a token that may do no more than the one it is given:
+
+  agentvault delegate --json '{"params":{"owner":"O"},"maxCalls":5,"ttl":60}'
 
 environment:
   VAULT_URL               default http://127.0.0.1:8787
@@ -487,6 +493,57 @@ agentvault_call() (
 		_agentvault_request call /vault.call --no-buffer -H 'Accept:' --data-binary @-
 )
 
+# agentvault_delegate TOKEN [JSON] prints a child of a token: one that may do no
+# more. JSON is an object with what is to be less: scope, actions, params, ttl,
+# maxCalls, maxBytes, oneTime, agentId, taskId. TOKEN may be "-", for standard
+# input.
+agentvault_delegate() (
+	_agentvault_enter || exit
+	if [ $# -lt 1 ] || [ $# -gt 2 ]; then
+		_agentvault_misuse 'delegate needs a token, and takes an object of what is to be less'
+		exit
+	fi
+	av_token=$1 av_fields=${2:-}
+	if [ -z "$av_fields" ]; then av_fields='{}'; fi
+	if ! printf '%s' "$av_fields" |
+		command jq -es 'length == 1 and (.[0] | type == "object")' >/dev/null 2>&1; then
+		_agentvault_misuse 'what is to be less must be one JSON object'
+		exit
+	fi
+	if [ "$av_token" = - ]; then
+		av_token=$(_agentvault_token_from_stdin) || exit
+	elif [ -z "$av_token" ]; then
+		_agentvault_fail TOKEN_REQUIRED 'the token is empty' \
+			'get one with agentvault_token SERVICE SCOPE...'
+		exit
+	fi
+	av_answer=$(printf '%s' "$av_token" | AV_FIELDS=$av_fields \
+		command jq -Rsc '(env.AV_FIELDS | fromjson) + {token: .}' |
+		_agentvault_request api /vault.delegateToken --data-binary @-) || exit
+	_agentvault_show "$av_answer" -er '.token | strings'
+)
+
+# agentvault_introspect TOKEN prints what a token is and what is left of it.
+# TOKEN may be "-", for standard input.
+agentvault_introspect() (
+	_agentvault_enter || exit
+	if [ $# -ne 1 ]; then
+		_agentvault_misuse 'introspect needs a token'
+		exit
+	fi
+	av_token=$1
+	if [ "$av_token" = - ]; then
+		av_token=$(_agentvault_token_from_stdin) || exit
+	elif [ -z "$av_token" ]; then
+		_agentvault_fail TOKEN_REQUIRED 'the token is empty' \
+			'get one with agentvault_token SERVICE SCOPE...'
+		exit
+	fi
+	av_answer=$(printf '%s' "$av_token" | command jq -Rsc '{token: .}' |
+		_agentvault_request api /vault.introspectToken --data-binary @-) || exit
+	_agentvault_show "$av_answer" -e 'select(.active | type == "boolean")'
+)
+
 # agentvault_revoke [--agent ID] [--session ID] [--task ID] [--token ID]
 # [--reason TEXT] ends tokens at once. --token takes the token's id, or the token
 # itself, or "-" to read it from standard input; only the id is sent.
@@ -601,6 +658,8 @@ agentvault_main() (
 	services) agentvault_services "$@" ;;
 	token) agentvault_token "$@" ;;
 	call) _agentvault_main_call "$@" ;;
+	delegate) _agentvault_main_token delegate "$@" ;;
+	introspect) _agentvault_main_token introspect "$@" ;;
 	revoke) agentvault_revoke "$@" ;;
 	audit) agentvault_audit "$@" ;;
 	help | -h | --help) _agentvault_usage ;;
@@ -656,4 +715,45 @@ _agentvault_main_call() (
 		av_token=-
 	fi
 	agentvault_call "$av_token" "$av_service" "$av_action" "$av_json"
+)
+
+# _agentvault_main_token VERB [--token TOKEN] [--json JSON], of delegate and
+# introspect
+_agentvault_main_token() (
+	av_verb=$1 av_token='' av_json=''
+	shift
+	while [ $# -gt 0 ]; do
+		case $1 in
+		--token=* | --json=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+		esac
+		case $av_verb$1 in
+		delegate--token | introspect--token | delegate--json) ;;
+		delegate*)
+			_agentvault_misuse 'delegate takes --token and --json'
+			exit
+			;;
+		*)
+			_agentvault_misuse 'introspect takes --token'
+			exit
+			;;
+		esac
+		if [ $# -lt 2 ] || [ -z "$2" ]; then
+			_agentvault_misuse "$1 needs a value"
+			exit
+		fi
+		if [ "$1" = --token ]; then av_token=$2; else av_json=$2; fi
+		shift 2
+	done
+	if [ -z "$av_token" ]; then
+		if [ -t 0 ]; then
+			_agentvault_misuse "$av_verb needs a token: pipe one in, or give --token"
+			exit
+		fi
+		av_token=-
+	fi
+	if [ "$av_verb" = introspect ]; then
+		agentvault_introspect "$av_token"
+	else
+		agentvault_delegate "$av_token" "$av_json"
+	fi
 )

@@ -45,14 +45,20 @@ func (t *terminal) healthCommand() *cobra.Command {
 }
 
 func (t *terminal) tokenCommand() *cobra.Command {
-	cmd := t.command("token <service> <scope>...", "Get a token and print it", 2, -1, func(ctx context.Context, _ *cobra.Command, args []string) error {
+	cmd := t.command("token <service> <scope>... [--json <fields>]", "Get a token and print it", 2, -1, func(ctx context.Context, cmd *cobra.Command, args []string) error {
 		ttl, err := strconv.ParseUint(cmp.Or(t.setting("AGENTVAULT_TTL"), defaultTTL), 10, 32)
 		if err != nil {
 			return misuse("AGENTVAULT_TTL must be a number of seconds")
 		}
-		body := object{
+		body, err := fields(cmd)
+		if err != nil {
+			return err
+		}
+		for name, value := range (object{
 			"service": args[0], "scope": args[1:], "ttl": ttl,
 			"agentId": cmp.Or(t.setting("AGENTVAULT_AGENT_ID"), "main"), "tool": "caddyvault vault",
+		}) {
+			body[name] = value
 		}
 		for field, name := range map[string]string{"sessionId": "AGENTVAULT_SESSION_ID", "taskId": "AGENTVAULT_TASK_ID"} {
 			if v := t.setting(name); v != "" {
@@ -67,17 +73,86 @@ func (t *terminal) tokenCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		var issued struct {
-			Token string `json:"token"`
-		}
-		if err := decodeAnswer(answer, &issued); err != nil {
+		return t.printToken(answer)
+	})
+	cmd.Flags().String("json", "{}", "further conditions: actions, params, maxCalls, maxBytes, oneTime")
+	return cmd
+}
+
+// fields reads the flag --json, an object.
+func fields(cmd *cobra.Command) (object, error) {
+	text, err := cmd.Flags().GetString("json")
+	if err != nil {
+		return nil, err
+	}
+	var raw map[string]jsontext.Value // a number keeps its digits
+	if err := json.Unmarshal([]byte(text), &raw); err != nil || raw == nil {
+		return nil, misuse("--json must be one JSON object")
+	}
+	body := object{}
+	for name, value := range raw {
+		body[name] = value
+	}
+	return body, nil
+}
+
+// printToken prints the token of an answer and nothing else.
+func (t *terminal) printToken(answer []byte) error {
+	var issued struct {
+		Token string `json:"token"`
+	}
+	if err := decodeAnswer(answer, &issued); err != nil {
+		return err
+	}
+	if issued.Token == "" || !printable(issued.Token) {
+		return answerInvalid()
+	}
+	return t.line([]byte(issued.Token))
+}
+
+func (t *terminal) delegateCommand() *cobra.Command {
+	cmd := t.command("delegate [--token <token>|-] [--json <fields>]", "Get a token that may do no more than another one", 0, 0, func(ctx context.Context, cmd *cobra.Command, _ []string) error {
+		token, err := t.callToken(cmd)
+		if err != nil {
 			return err
 		}
-		if issued.Token == "" || !printable(issued.Token) {
-			return answerInvalid()
+		body, err := fields(cmd)
+		if err != nil {
+			return err
 		}
-		return t.line([]byte(issued.Token))
+		body["token"] = token
+		c, err := t.client()
+		if err != nil {
+			return err
+		}
+		answer, _, err := c.api(ctx, "/vault.delegateToken", body, "")
+		if err != nil {
+			return err
+		}
+		return t.printToken(answer)
 	})
+	cmd.Flags().String("token", "", `the token, or "-" for standard input`)
+	cmd.Flags().String("json", "{}", "what is to be less: scope, actions, params, ttl, maxCalls, maxBytes, oneTime, agentId, taskId")
+	return cmd
+}
+
+func (t *terminal) introspectCommand() *cobra.Command {
+	cmd := t.command("introspect [--token <token>|-]", "Say what a token is and what is left of it", 0, 0, func(ctx context.Context, cmd *cobra.Command, _ []string) error {
+		token, err := t.callToken(cmd)
+		if err != nil {
+			return err
+		}
+		c, err := t.client()
+		if err != nil {
+			return err
+		}
+		answer, _, err := c.api(ctx, "/vault.introspectToken", object{"token": token}, "")
+		if err != nil {
+			return err
+		}
+		return t.line(answer)
+	})
+	cmd.Flags().String("token", "", `the token, or "-" for standard input`)
 	return cmd
 }
 

@@ -65,8 +65,9 @@ func (t *terminal) getenv(name string) string {
 const longHelp = `Commands for a vault.
 
 Of a running vault (VAULT_URL, default http://127.0.0.1:8787): health, token,
-call, revoke and audit for agents; services, templates, secrets, revocations,
-unrevoke and keys for administrators. Without a vault running: init, import, doctor.
+call, delegate, introspect, revoke and audit for agents; services, templates,
+secrets, revocations, unrevoke and keys for administrators. Without a vault
+running: init, import, doctor.
 
 A token is had and used like this:
 
@@ -95,7 +96,7 @@ func (t *terminal) setup(cmd *cobra.Command) {
 	})
 	t.group(cmd,
 		t.initCommand(), t.importCommand(), t.doctorCommand(),
-		t.healthCommand(), t.tokenCommand(), t.callCommand(), t.revokeCommand(), t.auditCommand(),
+		t.healthCommand(), t.tokenCommand(), t.callCommand(), t.delegateCommand(), t.introspectCommand(), t.revokeCommand(), t.auditCommand(),
 		t.servicesCommand(), t.templatesCommand(), t.secretsCommand(), t.revocationsCommand(), t.unrevokeCommand(),
 		t.keysCommand(),
 	)

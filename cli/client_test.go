@@ -69,6 +69,12 @@ func TestVerbs(t *testing.T) {
 		out    []string
 	}{
 		"health":          {args: []string{"health"}, answer: `{"ok":true}`, path: "/health", out: []string{`{"ok":true}` + "\n"}},
+		"token, less":     {args: []string{"token", "github", "a", "--json", `{"maxCalls":5,"params":{"n":12345678901234567890}}`}, answer: `{"token":"x.y.z"}`, path: "/vault.issueToken", body: `{"service":"github","scope":["a"],"ttl":300,"agentId":"main","tool":"caddyvault vault","maxCalls":5,"params":{"n":12345678901234567890}}`, out: []string{"x.y.z\n"}},
+		"delegate":        {args: []string{"delegate", "--token", "a.b.c", "--json", `{"maxCalls":5}`}, answer: `{"token":"x.y.z"}`, path: "/vault.delegateToken", body: `{"token":"a.b.c","maxCalls":5}`, out: []string{"x.y.z\n"}},
+		"introspect":      {args: []string{"introspect", "--token", "a.b.c"}, answer: `{"active":true}`, path: "/vault.introspectToken", body: `{"token":"a.b.c"}`, out: []string{`{"active":true}`}},
+		"keys list":       {args: []string{"keys", "list"}, env: []string{"VAULT_ADMIN_TOKEN=" + adminToken}, auth: adminToken, answer: `{"keys":[{"kid":"k1","algorithm":"EdDSA","state":"active"}]}`, path: "/vault.admin.listSigningKeys", body: `{}`, out: []string{"k1", "EdDSA", "active"}},
+		"keys rotate":     {args: []string{"keys", "rotate", "--now"}, env: []string{"VAULT_ADMIN_TOKEN=" + adminToken}, auth: adminToken, answer: `{"ok":true,"kid":"k2","activeFrom":1}`, path: "/vault.admin.rotateSigningKey", body: `{"now":true}`, out: []string{"made key k2"}},
+		"keys retire":     {args: []string{"keys", "retire", "k1"}, env: []string{"VAULT_ADMIN_TOKEN=" + adminToken}, auth: adminToken, answer: `{"ok":true,"kid":"k1","next":"k2"}`, path: "/vault.admin.retireSigningKey", body: `{"kid":"k1"}`, out: []string{"retired key k1; k2 signs in its place"}},
 		"token":           {args: []string{"token", "github", "a", "b"}, answer: `{"token":"x.y.z"}`, path: "/vault.issueToken", body: `{"service":"github","scope":["a","b"],"ttl":300,"agentId":"main","tool":"caddyvault vault"}`, out: []string{"x.y.z\n"}},
 		"token variables": {args: []string{"token", "g", "a"}, env: []string{"AGENTVAULT_AGENT_ID=tony", "AGENTVAULT_TTL=60", "AGENTVAULT_SESSION_ID=s", "AGENTVAULT_TASK_ID=t"}, answer: `{"token":"x.y.z"}`, path: "/vault.issueToken", body: `{"service":"g","scope":["a"],"ttl":60,"agentId":"tony","sessionId":"s","taskId":"t","tool":"caddyvault vault"}`},
 		"call from a pipe": {

@@ -57,6 +57,18 @@ func TestVerbs(t *testing.T) {
 			body: `{"token":"` + agentToken + `","service":"github","action":"x","params":{}}`,
 		},
 		{
+			name: "delegate", args: []string{"delegate"}, stdin: agentToken + "\n", stdout: agentToken + "\n",
+			path: "/vault.delegateToken", body: `{"token":"` + agentToken + `"}` + "\n",
+		},
+		{
+			name: "delegate less", args: []string{"delegate", "--json", `{"params":{"owner":"o\"'$(id)"},"maxCalls":5,"token":"x"}`, "--token=" + agentToken}, stdout: agentToken + "\n",
+			path: "/vault.delegateToken", body: `{"params":{"owner":"o\"'$(id)"},"maxCalls":5,"token":"` + agentToken + `"}` + "\n",
+		},
+		{
+			name: "introspect", args: []string{"introspect", "--token", "-"}, stdin: agentToken, stdout: "{\n  \"active\": true,\n  \"callsLeft\": 3\n}\n",
+			path: "/vault.introspectToken", body: `{"token":"` + agentToken + `"}` + "\n",
+		},
+		{
 			name: "revoke", args: []string{"revoke", "--agent", `a'"$(id)`, "--session=s=1", "--task", "-t", "--reason", "it \"leaked\"\nü `id`"},
 			stdout: `{"ok":true,"revoked":{}}` + "\n", path: "/vault.revoke",
 			body: `{"agentId":"a'\"$(id)","sessionId":"s=1","taskId":"-t","reason":"it \"leaked\"\nü ` + "`id`" + `"}` + "\n",

@@ -117,6 +117,10 @@ func (s *standIn) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		reply(w, 200, `{"full_name":"o/r"}`)
+	case "/vault.delegateToken":
+		reply(w, 200, fmt.Sprintf(`{"tokenId":%q,"token":%q,"expiresInSec":300,"parentId":"p"}`, tokenID, agentToken))
+	case "/vault.introspectToken":
+		reply(w, 200, `{"active":true,"callsLeft":3}`)
 	case "/vault.revoke":
 		reply(w, 200, `{"ok":true,"revoked":{}}`)
 	case "/vault.audit.query":
