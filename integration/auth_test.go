@@ -85,12 +85,12 @@ func TestEveryPlace(t *testing.T) {
 		{
 			name: "path", base: "/bot{secret}", secret: pathSecret, members: `"auth":[{"in":"path"}]`, endpoints: get,
 			method: "GET", path: "/bot$TOKEN/getMe?a=1", edits: func(string) []edit { return nil },
-			wantURI: "/bot" + strings.ReplaceAll(pathSecret, ":", "%3A") + "/getMe?a=1",
+			wantURI: "/bot" + pathSecret + "/getMe?a=1",
 		},
 		{
 			name: "pathheader", base: "/v1/{secret}/x", secret: pathSecret, members: `"auth":[{"in":"path"}]`, endpoints: get,
 			method: "GET", path: "/getMe", edits: func(token string) []edit { return []edit{header("Vault-Token", token)} },
-			wantURI: "/v1/" + strings.ReplaceAll(pathSecret, ":", "%3A") + "/x/getMe",
+			wantURI: "/v1/" + pathSecret + "/x/getMe",
 		},
 		{
 			name: "json", members: `"auth":[{"in":"body","pointer":"/auth/token"}]`, endpoints: post,

@@ -313,4 +313,17 @@ func (c *Compiled) PathAround() (before, after string, ok bool) {
 }
 
 // AppendSegment appends a text as a part of one segment of an escaped path.
-func AppendSegment(b []byte, text string) []byte { return appendEscaped(b, text) }
+// A colon stays one: vendors write their keys with it (RFC 3986 section 3.3).
+func AppendSegment(b []byte, text string) []byte {
+	for {
+		before, rest, colon := strings.Cut(text, ":")
+		b = appendEscaped(b, before)
+		if !colon {
+			return b
+		}
+		b, text = append(b, ':'), rest
+	}
+}
+
+// AppendParam appends a text as a name or value of a query or form.
+func AppendParam(b []byte, text string) []byte { return appendEscaped(b, text) }

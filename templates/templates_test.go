@@ -20,7 +20,10 @@ func TestNames(t *testing.T) {
 	if _, err := load(); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"agentmail", "anthropic", "github", "openai", "posthog", "railway", "shopify", "stripe"}
+	want := []string{
+		"agentmail", "anthropic", "datadog", "gemini", "github", "gitlab", "google-maps", "openai", "posthog", "railway", "shopify", "slack",
+		"stripe", "telegram", "twilio",
+	}
 	if got := Names(); !slices.Equal(got, want) {
 		t.Errorf("names: %v", got)
 	}
@@ -94,7 +97,12 @@ func TestGolden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := compiled(t, name)
 			var b strings.Builder
-			fmt.Fprintf(&b, "%s: %s\n", c.AuthHeader, strings.TrimSpace(c.AuthScheme+" <"+c.SecretRef+">"))
+			if c.Auth == nil {
+				fmt.Fprintf(&b, "%s: %s\n", c.AuthHeader, strings.TrimSpace(c.AuthScheme+" <"+c.SecretRef+">"))
+			}
+			for _, a := range c.Auth {
+				fmt.Fprintf(&b, "%s\n", strings.Join(slices.DeleteFunc([]string{a.In, a.Name, a.Value, a.User, a.Password}, func(s string) bool { return s == "" }), " "))
+			}
 			for _, action := range c.Actions() {
 				e := c.Endpoint(action)
 				plan, r := e.Plan([]byte(sample(e)))

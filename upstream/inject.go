@@ -90,7 +90,7 @@ func (in *injector) apply(out *http.Request, creds []vault.Credential, whole *po
 				q = q[:0]
 			}
 			q = append(append(q, p.Name...), '=')
-			out.URL.RawQuery = string(policy.AppendSegment(q, string(f.text(nil, p.Value))))
+			out.URL.RawQuery = string(policy.AppendParam(q, string(f.text(nil, p.Value))))
 		case policy.InPath:
 			in.fillPath(out.URL, f.text(nil, p.Value))
 		case policy.InSign:
@@ -147,7 +147,7 @@ func (f *filler) fillBody(plan *policy.BodyPlan) []byte {
 		if in.JSON {
 			b, _ = jsontext.AppendQuote(b, value) // ASCII: it cannot fail
 		} else {
-			b = policy.AppendSegment(b, value)
+			b = policy.AppendParam(b, value)
 		}
 		b, done = append(b, in.After...), in.At
 	}
