@@ -39,6 +39,7 @@ var cases = []bench{
 	{"/proxy/, 1 MB answers", 8, large("svc"), bareLarge},
 	{"/proxy/, 1 MB, not scrubbed", 8, large("plain"), bareLarge},
 	{"vault.issueToken (beside respond)", 32, issue, respond},
+	{"vault.delegateToken (beside respond)", 32, delegate, respond},
 }
 
 func call(s *stage) request {
@@ -59,6 +60,10 @@ func large(service string) func(*stage) request {
 
 func issue(s *stage) request {
 	return post(s.vaultURL+"/vault.issueToken", `{"service":"svc","scope":["s"]}`, "")
+}
+
+func delegate(s *stage) request {
+	return post(s.vaultURL+"/vault.delegateToken", fmt.Sprintf(`{"token":%q}`, s.tokens["svc"]), "")
 }
 
 func bareGet(s *stage) request {
