@@ -100,6 +100,11 @@ func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, 
 		req.Method = r.Method // CONNECT over HTTP/2 and HTTP/3, which the proxy knows what to do with
 	}
 	req.URL = &url.URL{Path: pathOf(out.EscapedPath), RawPath: out.EscapedPath, RawQuery: out.RawQuery}
+	// The client's own may hold its token.
+	req.RequestURI = out.EscapedPath
+	if out.RawQuery != "" {
+		req.RequestURI += "?" + out.RawQuery
+	}
 	req.Host = s.tr.origin.Host
 	req.Header = make(http.Header, 8)
 	if te := out.Header["Te"]; te != nil {
