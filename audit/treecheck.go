@@ -21,6 +21,7 @@ type treeCheck struct {
 	tree     frontier
 	wants    []want // not reached yet, the smallest first
 	made     func(level int, index uint64, h tlog.Hash)
+	seen     func(v *levels) // if set, is shown every block
 
 	recent []stretch // the last blocks: a checkpoint is recorded behind its records
 	late   []want    // checkpoints over less than is in recent
@@ -76,6 +77,9 @@ func (c *treeCheck) join(v *levels, file string, lines func(yield func([]byte) b
 	}
 	c.recent = append(c.recent, stretch{c.tree, v})
 	c.tree.advance(v, v.hi, c.made)
+	if c.seen != nil {
+		c.seen(v)
+	}
 	idle := v.lo // up to here there are checkpoints alone, or what work knows of
 	for line := range lines {
 		c.record(line, file)

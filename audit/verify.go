@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // Report is what Verify found.
@@ -101,14 +102,27 @@ type verification struct {
 	current bool // the newest segment is among the parts
 	check   *treeCheck
 	report  Report
+
+	prove uint64 // the record to be proved, 0 for none
+	pick  map[treeNode]tlog.Hash
 }
 
 func (v *verification) run() error {
+	// Of a log that grows, the checkpoint must not be newer than the rest.
+	signed, err := v.read(checkpointName)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err := v.open(); err != nil {
 		return err
 	}
-	if err := v.loadCheckpoints(); err != nil {
+	if err := v.loadCheckpoints(signed); err != nil {
 		return err
+	}
+	if v.prove != 0 {
+		if err := v.pickNodes(); err != nil {
+			return err
+		}
 	}
 	if err := v.scan(); err != nil {
 		return err
@@ -147,7 +161,7 @@ func (v *verification) open() (err error) {
 }
 
 // loadCheckpoints reads the key and the checkpoints that are no records.
-func (v *verification) loadCheckpoints() error {
+func (v *verification) loadCheckpoints(signed string) error {
 	key := v.o.Key
 	if key == "" {
 		there, err := v.read(publicName)
@@ -165,12 +179,8 @@ func (v *verification) loadCheckpoints() error {
 		v.report.Key = strings.TrimSpace(key)
 	}
 	var wants []want
-	signed, err := v.read(checkpointName)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return err
-	case verifier != nil:
+	var err error
+	if signed != "" && verifier != nil {
 		if v.report.Own, err = openCheckpoint(signed, verifier); err != nil {
 			return &Damage{Kind: Forged, File: checkpointName}
 		}
