@@ -34,6 +34,12 @@ type Audit struct {
 	// Default: `1s`.
 	CheckpointEvery string `json:"checkpoint_every,omitempty"`
 
+	// Where every new checkpoint is sent to (POST, the signed note as text),
+	// so that somebody else holds it: an `https://` URL, or `http://` on this
+	// machine. At most one in ten seconds, the newest, is sent, and again
+	// until it arrives; no call waits for that. Default: nowhere.
+	CheckpointURL string `json:"checkpoint_url,omitempty"`
+
 	// What happens when a record cannot be written, for example on a full
 	// disk. Only `refuse` is known: calls are refused until it can. Default:
 	// `refuse`.
@@ -73,6 +79,14 @@ func (a *Audit) options() (*audit.Options, error) {
 			return nil, fmt.Errorf("audit: checkpoint_every: %q is not off, nor a duration between 100ms and 1h", a.CheckpointEvery)
 		}
 		o.CheckpointEvery = d
+	}
+	if a.CheckpointURL != "" {
+		if _, err := checkpointURL(a.CheckpointURL); err != nil {
+			return nil, fmt.Errorf("audit: checkpoint_url %w", err)
+		}
+		if o.CheckpointEvery < 0 {
+			return nil, errors.New("audit: checkpoint_url has nothing to send while checkpoint_every is off")
+		}
 	}
 	if o.CheckpointEvery < 0 && len(a.Keep) > 0 {
 		return nil, errors.New("audit: keep needs checkpoints, which stand for what was dropped: checkpoint_every cannot be off")
@@ -132,6 +146,8 @@ func (a *Audit) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 		case "checkpoint_every":
 			err = oneArg(d, &a.CheckpointEvery)
+		case "checkpoint_url":
+			err = oneArg(d, &a.CheckpointURL)
 		case "on_full":
 			err = oneArg(d, &a.OnFull)
 		default:

@@ -62,6 +62,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //			segment_size <size>
 //			keep         <duration>|<size>
 //			checkpoint_every <duration>|off
+//			checkpoint_url   <url>
 //			on_full      refuse
 //		}
 //	}

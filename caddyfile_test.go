@@ -45,6 +45,7 @@ func TestCaddyfileAdapts(t *testing.T) {
 				segment_size 1MiB
 				checkpoint_every 2s
 				keep 90d
+				checkpoint_url https://w.example.com/a
 				keep 10GiB
 				on_full refuse
 			}
@@ -68,7 +69,7 @@ func TestCaddyfileAdapts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"admin_token":"{env.A}","agents":{"identity":"{http.auth.user.id}","trust":"none"},` +
-		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","audit":{"checkpoint_every":"2s","durability":"async","keep":["90d","10GiB"],"on_full":"refuse","segment_size":1048576},"data_dir":"./data",` +
+		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","audit":{"checkpoint_every":"2s","checkpoint_url":"https://w.example.com/a","durability":"async","keep":["90d","10GiB"],"on_full":"refuse","segment_size":1048576},"data_dir":"./data",` +
 		`"encryption_key":"{file./run/secrets/k}","issuer":"i","revocations_keep":86400000000000,"services_dir":"./services",` +
 		`"signing_key":"{env.K}","templates_dir":"./templates","token_ttl":300000000000,"token_ttl_max":600000000000}`
 	if string(got) != want {
@@ -118,6 +119,10 @@ func TestCaddyfileRefuses(t *testing.T) {
 		{"tiny segments", app("audit {\nsegment_size 1kB\n}"), "not between 4KiB and 64GiB"},
 		{"audit setting twice", app("audit {\ndurability sync\ndurability async\n}"), "durability is given twice"},
 		{"argument of audit", app("audit sync"), "wrong argument count"},
+		{"checkpoint_url in the clear", app("audit {\ncheckpoint_url http://w.example.com/\n}"), "does not begin with https://"},
+		{"checkpoint_url nonsense", app("audit {\ncheckpoint_url witness\n}"), "is not a URL"},
+		{"checkpoint_url with a password", app("audit {\ncheckpoint_url https://a:b@w.example.com/\n}"), "has a user"},
+		{"checkpoint_url and no checkpoints", app("audit {\ncheckpoint_every off\ncheckpoint_url https://w.example.com/\n}"), "nothing to send"},
 		{"keep nonsense", app("audit {\nkeep some\n}"), `"some" is neither a duration`},
 		{"keep minutes", app("audit {\nkeep 30m\n}"), "shorter than an hour"},
 		{"keep twice", app("audit {\nkeep 90d\nkeep 80d\n}"), "second duration"},

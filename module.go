@@ -124,6 +124,7 @@ type App struct {
 	settings  engineSettings
 	vaultConf vault.Config
 	identify  handlers.Identifier
+	poster    *poster // nil: checkpoints stay here
 
 	open   func() (*vault.Vault, error) // the first call opens
 	cancel func()                       // of what open subscribed to
@@ -183,6 +184,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	if a.settings.audit, err = a.Audit.options(); err != nil {
 		return err
+	}
+	if a.Audit != nil && a.Audit.CheckpointURL != "" {
+		u, err := checkpointURL(a.Audit.CheckpointURL)
+		if err != nil {
+			return err
+		}
+		a.poster = newPoster(u, upstream.GuardFor(u.Hostname(), allowed), a.logger.Named("checkpoint_url"))
+		a.settings.audit.OnCheckpoint = a.poster.offer
 	}
 	a.vaultConf.Upstream, a.vaultConf.Meter = a.proxy, metrics
 	if err := metrics.register(ctx.GetMetricsRegistry()); err != nil {
@@ -288,10 +297,17 @@ func (a *App) setVaultConfig() error {
 // Start opens the vault, so that a configuration whose state cannot be opened
 // does not come up.
 func (a *App) Start() error {
-	if _, err := a.open(); err != nil {
+	v, err := a.open()
+	if err != nil {
 		return err
 	}
 	a.engine.useAudit(a.settings.audit)
+	if a.poster != nil {
+		if c := v.Audit().Checkpoint(); c.Size > 0 {
+			a.poster.offer(c)
+		}
+		a.poster.start()
+	}
 	return nil
 }
 
@@ -314,6 +330,9 @@ func (a *App) Cleanup() error {
 		return nil
 	}
 	a.engine.dropAudit(a.settings.audit)
+	if a.poster != nil {
+		a.poster.stop()
+	}
 	return a.engine.release()
 }
 

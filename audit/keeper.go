@@ -160,6 +160,9 @@ func (k *keeper) checkpoint(record bool) bool {
 		return false
 	}
 	k.last.Store(c)
+	if f := k.l.set.Load().OnCheckpoint; f != nil {
+		f(*c)
+	}
 	if record {
 		// A queue that is full has more important things to do: the next
 		// checkpoint covers what this one does.

@@ -65,6 +65,10 @@ type Options struct {
 	KeepFor   time.Duration
 	KeepBytes int64
 
+	// OnCheckpoint, if set, is told of every new checkpoint, and may not
+	// wait.
+	OnCheckpoint func(Checkpoint)
+
 	// Carry names, by event, the records that are replayed even after their
 	// segment was dropped: the newest of each key, unless keep is false.
 	Carry map[string]func(line []byte) (key string, keep bool)

@@ -21,7 +21,7 @@ func ParseDurability(s string) (Durability, error) {
 }
 
 // Reconfigure takes over, of o, what may change while the log is open:
-// Durability, SegmentSize, CheckpointEvery, KeepFor and KeepBytes. It holds
+// Durability, SegmentSize, CheckpointEvery, OnCheckpoint, KeepFor and KeepBytes. It holds
 // from the next batch on.
 func (l *Log) Reconfigure(o Options) {
 	o.setDefaults()

@@ -341,7 +341,7 @@ func (t *terminal) auditCommand() *cobra.Command {
 	cmd.Flags().Uint64("before", 0, "only records before this seq")
 	cmd.Flags().String("event", "", "only records of this event")
 	cmd.Flags().String("agent", "", "only records of this agent")
-	cmd.AddCommand(t.auditVerifyCommand())
+	cmd.AddCommand(t.auditVerifyCommand(), t.auditProveCommand())
 	return jsonFlag(cmd)
 }
 

@@ -162,3 +162,12 @@ func (g guard) control(_, address string, _ syscall.RawConn) error {
 	}
 	return g.check(ap.Addr())
 }
+
+// Control is a net.Dialer's hook that refuses addresses.
+type Control func(network, address string, c syscall.RawConn) error
+
+// GuardFor returns the hook for connections to a host that an operator has
+// named, under the same rules as a service's.
+func GuardFor(hostname string, allowed []netip.Prefix) Control {
+	return newGuard(hostname, allowed).control
+}
