@@ -2,7 +2,6 @@ package integration
 
 import (
 	"bytes"
-	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/http/cgi"
@@ -99,15 +98,10 @@ https://:$PORT2 {
 	s.start()
 	host := &gitHost{t: t, root: filepath.Join(s.dir, "repos")}
 	s.up.answer(host.ServeHTTP)
-	s.ok("/vault.admin.addService", fmt.Sprintf(`{"service":"git","baseUrl":%q,"masterSecret":%s,"authScheme":"Basic",
-		"passHeaders":["Git-Protocol"],"allowedAgents":["*"],"allowedActions":["*"],"allowedScopes":["git:read","git:write"],"endpoints":{
-		"fetch.refs":{"method":"GET","path":"/{owner}/{repo}/info/refs","query":{"service":"git-upload-pack"},"requiredScope":["git:read"]},
-		"push.refs":{"method":"GET","path":"/{owner}/{repo}/info/refs","query":{"service":"git-receive-pack"},"requiredScope":["git:write"]},
-		"fetch":{"method":"POST","path":"/{owner}/{repo}/git-upload-pack","requiredScope":["git:read"]},
-		"push":{"method":"POST","path":"/{owner}/{repo}/git-receive-pack","requiredScope":["git:write"]}}}`,
-		s.up.URL, quote(base64.StdEncoding.EncodeToString([]byte("x-access-token:"+secret)))), nil)
-	reader := s.issue("main", "git", "git:read")
-	writer := s.issue("main", "git", "git:read", "git:write")
+	s.ok("/vault.admin.loadTemplate", `{"template":"github-git","masterSecret":`+quote(secret)+`}`, nil)
+	s.ok("/vault.admin.updateService", fmt.Sprintf(`{"service":"github-git","baseUrl":%q}`, s.up.URL), nil)
+	reader := s.issue("main", "github-git", "git:read")
+	writer := s.issue("main", "github-git", "git:read", "git:write")
 
 	// What is in the repository before anybody comes.
 	owner := gitUser{t: t, dir: s.dir}
@@ -127,7 +121,7 @@ https://:$PORT2 {
 	as := func(token string) gitUser {
 		return gitUser{t: t, dir: home, env: []string{"VAULT_TOKEN=" + token, "GIT_SSL_CAINFO=" + s.dir + "/cert.pem"}}
 	}
-	url := "https://127.0.0.1:" + s.port2 + "/proxy/git/o/r.git"
+	url := "https://127.0.0.1:" + s.port2 + "/proxy/github-git/o/r.git"
 
 	t.Run("clone, the token in the URL", func(t *testing.T) {
 		as("").must("", "clone", "-q", strings.Replace(url, "://", "://x:"+reader+"@", 1), "byurl")
@@ -207,10 +201,10 @@ https://:$PORT2 {
 		}{
 			{"no token", "", []string{"ls-remote", url}, "TOKEN_REQUIRED", "could not read Username"},
 			{"no token of the vault", "none", []string{"-c", helper, "ls-remote", url}, "TOKEN_INVALID", "remote: TOKEN_INVALID: the token is not valid"},
-			{"no such service", reader, []string{"-c", helper, "ls-remote", strings.Replace(url, "/git/", "/gitt/", 1)}, "UNKNOWN_SERVICE", "remote: UNKNOWN_SERVICE: there is no service \"gitt\""},
+			{"no such service", reader, []string{"-c", helper, "ls-remote", strings.Replace(url, "/github-git/", "/gitt/", 1)}, "UNKNOWN_SERVICE", "remote: UNKNOWN_SERVICE: there is no service \"gitt\""},
 			{"dots", reader, []string{"-c", helper, "ls-remote", strings.Replace(url, "/o/", "/%2e%2e/", 1)}, "PARAM_INVALID:path", "remote: PARAM_INVALID:path: the path has"},
 			{"push with a token to read", reader, []string{"-C", "r", "-c", helper, "push", "origin", "main:other"}, "INSUFFICIENT_SCOPE:git:write",
-				"remote: INSUFFICIENT_SCOPE:git:write: the action push.refs needs the scope git:write, which the token does not have\nremote: ask vault.issueToken for a token for git with the scope git:write"},
+				"remote: INSUFFICIENT_SCOPE:git:write: the action push.refs needs the scope git:write, which the token does not have\nremote: ask vault.issueToken for a token for github-git with the scope git:write"},
 		} {
 			_, end := s.auditLog(0)
 			out, err := as(c.token).git("", c.args...)

@@ -21,7 +21,7 @@ func TestNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"agentmail", "anthropic", "datadog", "gemini", "github", "gitlab", "google-maps", "openai", "posthog", "railway", "shopify", "slack",
+		"agentmail", "anthropic", "datadog", "gemini", "github", "github-git", "gitlab", "google-maps", "openai", "posthog", "railway", "shopify", "slack",
 		"stripe", "telegram", "twilio",
 	}
 	if got := Names(); !slices.Equal(got, want) {
@@ -83,6 +83,9 @@ func sample(e *policy.CompiledEndpoint) string {
 			value = `"2026-07"`
 		}
 		members = append(members, fmt.Sprintf("%q:%s", m[1], value))
+	}
+	if e.Body == policy.BodyNone {
+		return "{" + strings.Join(members, ",") + "}"
 	}
 	if e.Body == policy.BodyForm {
 		return "{" + strings.Join(append(members, `"s":"a b"`, `"n":10.50`, `"o":{"k":"v"}`, `"l":[{"x":1}]`), ",") + "}"
@@ -237,6 +240,8 @@ func TestMatch(t *testing.T) {
 		{"github", "DELETE", "/repos/o/r", ""},
 		{"github", "GET", "/repos/o%2Fr/issues/..", ""},
 		{"github", "GET", "/repos/o/r%2Fpulls", ""},
+		{"github-git", "POST", "/o/r.git/git-receive-pack", "push"},
+		{"github-git", "GET", "/o/r.git/HEAD", ""},
 		{"openai", "POST", "/chat/completions", "chat.completions"},
 		{"openai", "POST", "/v1/chat/completions", ""},
 		{"anthropic", "POST", "/v1/messages", "messages.create"},
@@ -262,14 +267,15 @@ func TestMatch(t *testing.T) {
 // What each API wants its key in, and which headers its clients choose.
 func TestHeaders(t *testing.T) {
 	for name, want := range map[string]string{
-		"agentmail": "Authorization Bearer | ",
-		"anthropic": "X-Api-Key  | Anthropic-Beta,Anthropic-Version",
-		"github":    "Authorization Bearer | Git-Protocol,X-Github-Api-Version",
-		"openai":    "Authorization Bearer | Openai-Beta,Openai-Organization,Openai-Project",
-		"posthog":   "Authorization Bearer | ",
-		"railway":   "Authorization Bearer | ",
-		"shopify":   "X-Shopify-Access-Token  | ",
-		"stripe":    "Authorization Bearer | Stripe-Version",
+		"agentmail":  "Authorization Bearer | ",
+		"anthropic":  "X-Api-Key  | Anthropic-Beta,Anthropic-Version",
+		"github":     "Authorization Bearer | Git-Protocol,X-Github-Api-Version",
+		"github-git": "  | Git-Protocol", // Basic, see its golden file
+		"openai":     "Authorization Bearer | Openai-Beta,Openai-Organization,Openai-Project",
+		"posthog":    "Authorization Bearer | ",
+		"railway":    "Authorization Bearer | ",
+		"shopify":    "X-Shopify-Access-Token  | ",
+		"stripe":     "Authorization Bearer | Stripe-Version",
 	} {
 		c := compiled(t, name)
 		if got := c.AuthHeader + " " + c.AuthScheme + " | " + strings.Join(c.PassHeaders, ","); got != want {
