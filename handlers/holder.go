@@ -42,12 +42,12 @@ func (rq *request) SaysDPoP() bool {
 }
 
 // offerNonce gives the client of a request with a proof the nonce for its next
-// one, where nonces are asked for.
-func (rq *request) offerNonce() {
+// one, where nonces are asked for or one was refused.
+func (rq *request) offerNonce(code string) {
 	if rq.vault == nil || rq.Header[proofHeader] == nil {
 		return
 	}
-	if nonce := rq.vault.DPoPNonceNow(); nonce != "" {
+	if nonce := rq.vault.DPoPNonceNow(code == "DPOP_NONCE_REQUIRED"); nonce != "" {
 		rq.w.Header().Set("DPoP-Nonce", nonce)
 	}
 }

@@ -49,7 +49,7 @@ func (rq *request) refuse(r *refusal.Refusal) {
 		// the server would wait for the body to keep the connection.
 		h.Set("Connection", "close")
 	}
-	rq.offerNonce()
+	rq.offerNonce(code)
 	if len(r.Challenge) > 0 {
 		h["Www-Authenticate"] = r.Challenge
 	} else if r.Status == http.StatusUnauthorized {
@@ -215,7 +215,7 @@ func (rq *request) answer(value any) *refusal.Refusal {
 // answerRaw sends JSON that is encoded already.
 func (rq *request) answerRaw(status int, body []byte) {
 	h := rq.w.Header()
-	rq.offerNonce()
+	rq.offerNonce("")
 	h.Set("Content-Type", "application/json")
 	if h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-store")

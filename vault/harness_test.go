@@ -57,6 +57,7 @@ func newTestVault(t testing.TB) *Vault {
 			t.Error(err)
 		}
 	})
+	st.proofs.since = time.Time{} // as if it had run for long
 	v := newVaultOn(t, st)
 	if refused := v.AddService(t.Context(), "api", []byte(`{"baseUrl":"https://api.example.com",
 		"allowedAgents":["a","b","c","d"],"allowedActions":["*"],"allowedScopes":["s1","s2","s3"],"agentScopes":{"d":["s1"]},

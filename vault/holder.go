@@ -52,7 +52,8 @@ const (
 // configurations.
 type proofs struct {
 	now    func() time.Time
-	key    []byte // of nonces
+	since  time.Time // what was used before is not known
+	key    []byte    // of nonces
 	seed   maphash.Seed
 	shards [proofShards]struct {
 		mu        sync.Mutex
@@ -62,7 +63,7 @@ type proofs struct {
 }
 
 func newProofs(now func() time.Time) *proofs {
-	return &proofs{now: now, key: randomBytes(32), seed: maphash.MakeSeed()}
+	return &proofs{now: now, since: now().Truncate(time.Second), key: randomBytes(32), seed: maphash.MakeSeed()}
 }
 
 // nonce returns the nonce of now: a time and its MAC.
@@ -138,6 +139,8 @@ func (v *Vault) checkProof(h Holder, raw, jkt string) (string, *refusal.Refusal)
 		return "", proofInvalid("its htm is not the method of the request")
 	case !v.sameURL(p.URL, h.URL):
 		return "", proofInvalid("its htu is not the URL of the request")
+	case p.IssuedAt.Before(v.proofs.since):
+		return "", proofInvalid("it is older than the vault's memory of used ones, which begins with its start")
 	case p.IssuedAt.Before(now.Add(-proofAge)) || p.IssuedAt.After(now.Add(proofAhead)):
 		return "", proofInvalid("its iat is not about now").WithHint("set the clock; the vault's is at %d", now.Unix())
 	case raw != "" && p.Hash != token.HashOf(raw):
@@ -331,10 +334,10 @@ func unhex(c byte) byte {
 	return c - 'a' + 10
 }
 
-// DPoPNonceNow returns the nonce that answers to requests with a proof carry,
-// "" if none is asked for.
-func (v *Vault) DPoPNonceNow() string {
-	if !v.DPoPNonce {
+// DPoPNonceNow returns the nonce that answers to requests with a proof carry:
+// "" if none is asked for, unless one that was sent is refused.
+func (v *Vault) DPoPNonceNow(refused bool) string {
+	if !v.DPoPNonce && !refused {
 		return ""
 	}
 	return v.proofs.nonce()

@@ -365,6 +365,21 @@ func TestBinding(t *testing.T) {
 	}
 }
 
+// TestProofsOfBefore is about proofs that may have been used before a restart.
+func TestProofsOfBefore(t *testing.T) {
+	v := newTestVault(t)
+	p := newProver(t, "EdDSA")
+	raw := p.boundToken(t, v)
+	old := p.raw(p.header(), with(good(raw), "iat", time.Now().Unix()-10))
+	v.proofs = newProofs(time.Now)
+	if code := v.heldCode(raw, holding(old)); code != "DPOP_PROOF_INVALID" {
+		t.Errorf("%q", code)
+	}
+	if code := v.heldCode(raw, holding(p.raw(p.header(), good(raw)))); code != "" {
+		t.Errorf("%q", code)
+	}
+}
+
 // TestNonces asks for the vault's nonce in every proof.
 func TestNonces(t *testing.T) {
 	v := newTestVault(t)
@@ -380,7 +395,7 @@ func TestNonces(t *testing.T) {
 	if got := issue(good("")); !strings.HasPrefix(got, `DPOP_NONCE_REQUIRED DPoP error="use_dpop_nonce"`) {
 		t.Error(got)
 	}
-	if got := issue(with(good(""), "nonce", v.DPoPNonceNow())); got != "" {
+	if got := issue(with(good(""), "nonce", v.DPoPNonceNow(false))); got != "" {
 		t.Error(got)
 	}
 }
