@@ -15,9 +15,13 @@ import (
 	"github.com/caddyvault/caddyvault/token"
 )
 
-// budgetKeep is how long a budget is remembered from when it is first seen.
-// No token lives as long, so that its count is never forgotten before it.
-const budgetKeep = token.MaxTTL + 2*time.Minute
+// budgetGrace is how long a budget is remembered after its token's end, for
+// clocks; budgetKeep how long one is of which the end is not known. No token
+// lives as long, so that its count is never forgotten before it.
+const (
+	budgetGrace = 2 * time.Minute
+	budgetKeep  = token.MaxTTL + budgetGrace
+)
 
 // budgetShards is a power of two.
 const budgetShards = 64
@@ -49,8 +53,9 @@ func newBudgets(now func() time.Time) *budgets {
 	return b
 }
 
-// of returns the budget of a token.
-func (b *budgets) of(id string) *budget {
+// of returns the budget of a token that ends at a time, zero if that is not
+// known.
+func (b *budgets) of(id string, ends time.Time) *budget {
 	h := uint32(2166136261) // FNV-1a
 	for i := range len(id) {
 		h = (h ^ uint32(id[i])) * 16777619
@@ -58,10 +63,17 @@ func (b *budgets) of(id string) *budget {
 	s := &b.shards[h%budgetShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := b.now()
+	until := ends.Add(budgetGrace)
+	if ends.IsZero() {
+		until = now.Add(budgetKeep)
+	}
 	if e := s.m[id]; e != nil {
+		if until.After(e.expires) {
+			e.expires = until
+		}
 		return e
 	}
-	now := b.now()
 	if len(s.m) >= s.sweep {
 		for id, e := range s.m {
 			if now.After(e.expires) {
@@ -70,7 +82,7 @@ func (b *budgets) of(id string) *budget {
 		}
 		s.sweep = 2*len(s.m) + 16
 	}
-	e := &budget{expires: now.Add(budgetKeep)}
+	e := &budget{expires: until}
 	s.m[id] = e
 	return e
 }
@@ -91,11 +103,11 @@ func (b *budgets) limits(c *token.Claims) limits {
 	var out limits
 	for i := len(c.Chain) - 1; i >= 0; i-- {
 		if a := c.Chain[i]; a.MaxCalls > 0 || a.MaxBytes > 0 {
-			out = append(out, limit{b.of(a.ID), a.ID, a.MaxCalls, a.MaxBytes, false})
+			out = append(out, limit{b.of(a.ID, time.Time{}), a.ID, a.MaxCalls, a.MaxBytes, false})
 		}
 	}
 	if l := c.Limits; l.Budgeted() {
-		out = append(out, limit{b.of(c.ID), c.ID, l.MaxCalls, l.MaxBytes, l.OneTime})
+		out = append(out, limit{b.of(c.ID, c.ExpiresAt), c.ID, l.MaxCalls, l.MaxBytes, l.OneTime})
 	}
 	return out
 }
@@ -229,7 +241,7 @@ func (r *budgetReplay) charged(line []byte) { r.count(r.spends(line)) }
 
 func (r *budgetReplay) count(ids []string) {
 	for _, id := range ids {
-		r.b.of(id).calls++
+		r.b.of(id, time.Time{}).calls++
 	}
 }
 
@@ -250,7 +262,7 @@ func (r *budgetReplay) ended(line []byte) {
 	}
 	n := gjson.GetBytes(line, "requestBytes").Int() + gjson.GetBytes(line, "responseBytes").Int()
 	for _, id := range ids {
-		r.b.of(id).bytes.Add(n)
+		r.b.of(id, time.Time{}).bytes.Add(n)
 	}
 	delete(r.open, gjson.GetBytes(line, "callId").Str)
 }
@@ -260,7 +272,7 @@ func (r *budgetReplay) ended(line []byte) {
 func (r *budgetReplay) done() {
 	for _, ids := range r.open {
 		for _, id := range ids {
-			r.b.of(id).bytes.Store(math.MaxInt64 / 2)
+			r.b.of(id, time.Time{}).bytes.Store(math.MaxInt64 / 2)
 		}
 	}
 }

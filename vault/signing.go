@@ -79,7 +79,11 @@ func (v *Vault) authority() (*token.Authority, error) {
 		Issuer:   v.Issuer,
 		MaxTTL:   v.TokenTTLMax,
 		Now:      v.now,
-		Derive:   func(c *token.Claims) any { return v.revocationKeys(c) },
+		Derive: func(c *token.Claims) any {
+			keys := v.revocationKeys(c)
+			keys.limits = v.budgets.limits(c)
+			return keys
+		},
 	}
 	if v.Meter != nil {
 		o.Counted = v.Meter.Token

@@ -159,7 +159,7 @@ const (
 
 func (st *State) revocationKeys(c *token.Claims) *tokenKeys {
 	ids := [4]string{c.ID, c.Context.SessionID, c.Context.TaskID, c.Subject}
-	keys := &tokenKeys{limits: st.budgets.limits(c), key: c.Key}
+	keys := &tokenKeys{key: c.Key}
 	for i, id := range ids {
 		keys.own[i] = st.revocations.Key(revocationKinds[i], id)
 	}
