@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"os"
@@ -95,7 +96,7 @@ func TestGoClient(t *testing.T) {
 		wrong := conf
 		wrong.ClientSecret, wrong.AuthStyle = "a-secret-of-nobody", style
 		_, err := wrong.Token(ctx)
-		r, ok := err.(*oauth2.RetrieveError)
+		r, ok := errors.AsType[*oauth2.RetrieveError](err)
 		if !ok || r.ErrorCode != "invalid_client" || r.Response.StatusCode != http.StatusUnauthorized || r.Response.Header.Get("WWW-Authenticate") == "" {
 			t.Errorf("a wrong secret: %v", err)
 		}

@@ -274,8 +274,10 @@ func TestDeepest(t *testing.T) {
 		t.Fatal(refused)
 	}
 	l := &token.Limits{Actions: []string{"one", "two"}, Params: map[string][]string{"x": {token.NewID(), token.NewID()}}, MaxCalls: 1 << 40, MaxBytes: 1 << 50}
-	root, refused := v.Issue(t.Context(), local, IssueRequest{Service: "api", Scope: []string{"s1", "s2", "s3"}, Limits: l,
-		Context: token.Context{AgentID: token.NewID(), SessionID: token.NewID(), TaskID: token.NewID(), SkillID: token.NewID()}}, new(audit.Record))
+	root, refused := v.Issue(t.Context(), local, IssueRequest{
+		Service: "api", Scope: []string{"s1", "s2", "s3"}, Limits: l,
+		Context: token.Context{AgentID: token.NewID(), SessionID: token.NewID(), TaskID: token.NewID(), SkillID: token.NewID()},
+	}, new(audit.Record))
 	if refused != nil {
 		t.Fatal(refused)
 	}
