@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // faultFS fails the operation number failAt, and as many after it as repeat
@@ -167,6 +168,7 @@ func TestFaults(t *testing.T) {
 		short  bool
 		after  bool
 		async  Durability
+		old    bool // with checkpoints and segments that are dropped
 	}{
 		{name: "EIO", err: syscall.EIO},
 		{name: "EIO, though done", err: syscall.EIO, after: true},
@@ -175,6 +177,10 @@ func TestFaults(t *testing.T) {
 		{name: "ENOSPC for a while", err: syscall.ENOSPC, repeat: 40},
 		{name: "short write", err: syscall.ENOSPC, short: true},
 		{name: "EIO, async", err: syscall.EIO, async: Async},
+		{name: "EIO, dropping", err: syscall.EIO, old: true},
+		{name: "EIO, though done, dropping", err: syscall.EIO, after: true, old: true},
+		{name: "ENOSPC for a while, dropping", err: syscall.ENOSPC, repeat: 15, old: true},
+		{name: "short write, dropping", err: syscall.ENOSPC, short: true, old: true},
 		{name: "ENOSPC for a while, async", err: syscall.ENOSPC, repeat: 25, async: Async},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -182,7 +188,7 @@ func TestFaults(t *testing.T) {
 				failed := 0
 				synctest.Test(t, func(t *testing.T) {
 					f := &faultFS{err: c.err, failAt: k, repeat: c.repeat, short: c.short, after: c.after}
-					faultRun(t, f, c.async, k)
+					faultRun(t, f, c.async, c.old, k)
 					failed = f.failed
 				})
 				if t.Failed() || failed == 0 {
@@ -194,7 +200,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-func faultRun(t *testing.T, f *faultFS, durability Durability, k int) {
+func faultRun(t *testing.T, f *faultFS, durability Durability, old bool, k int) {
 	dir := t.TempDir()
 	var err error
 	if f.fsys, err = openDir(dir); err != nil {
@@ -202,7 +208,13 @@ func faultRun(t *testing.T, f *faultFS, durability Durability, k int) {
 	}
 	acked := map[uint64]string{}
 	must := map[string]bool{} // enqueued
-	l, err := Open(Options{Dir: dir, SegmentSize: 600, Durability: durability, fs: f})
+	o := Options{Dir: dir, SegmentSize: 600, Durability: durability, Carry: carrySecrets, fs: f}
+	if old {
+		o.KeepFor = 2 * time.Hour
+	}
+	l, err := Open(o)
+	opened := err == nil
+	versions := uint64(0)
 	if err == nil {
 		for i := range 8 {
 			id := fmt.Sprintf("call-%d", i)
@@ -220,6 +232,12 @@ func faultRun(t *testing.T, f *faultFS, durability Durability, k int) {
 				t.Fatalf("k=%d: enqueue: %v", k, err)
 			}
 			must["end-"+id] = true
+			if old && i%2 == 1 {
+				if _, err := l.Append(context.Background(), Entry{Record: Record{Event: "secret.set", SecretRef: "s", SecretVersion: uint64(i)}}); err == nil {
+					versions = uint64(i)
+				}
+				time.Sleep(time.Hour) // checkpoints, and what is old goes
+			}
 		}
 		// Service comes back by itself, in bounded time.
 		back := false
@@ -244,7 +262,7 @@ func faultRun(t *testing.T, f *faultFS, durability Durability, k int) {
 		if err != nil && !faulty {
 			t.Fatalf("k=%d: query: %v", k, err)
 		}
-		if err == nil && len(res.Lines) < len(must)+len(acked) {
+		if err == nil && !old && len(res.Lines) < len(must)+len(acked) {
 			t.Fatalf("k=%d: query returns %d lines of at least %d", k, len(res.Lines), len(must)+len(acked))
 		}
 		if err := l.Close(); err != nil {
@@ -261,9 +279,13 @@ func faultRun(t *testing.T, f *faultFS, durability Durability, k int) {
 		t.Fatal(err)
 	}
 
-	l, err = Open(Options{Dir: dir})
+	got := map[string]uint64{}
+	l, err = Open(Options{Dir: dir, Replay: replaySecrets(got)})
 	if err != nil {
 		t.Fatalf("k=%d: reopen: %v", k, err)
+	}
+	if got["s"] < versions {
+		t.Fatalf("k=%d: version %d was set, replayed is %d", k, versions, got["s"])
 	}
 	appendOK(t, l, Record{Event: "test"})
 	if err := l.Close(); err != nil {
@@ -274,17 +296,29 @@ func faultRun(t *testing.T, f *faultFS, durability Durability, k int) {
 		t.Fatalf("k=%d: %v", k, err)
 	}
 	lines := logLines(t, dir)
-	if uint64(len(lines)) != r.LastSeq {
+	if uint64(len(lines))+r.Dropped != r.LastSeq {
 		t.Fatalf("k=%d: %d lines, last seq %d", k, len(lines), r.LastSeq)
+	}
+	if f.failed == 0 && opened && old != (r.Dropped > 0 && r.Checkpoints > 0) {
+		t.Fatalf("k=%d: %d dropped, %d checkpoints", k, r.Dropped, r.Checkpoints)
+	}
+	for seq := range acked {
+		if seq <= r.Dropped {
+			delete(acked, seq)
+		}
+	}
+	if r.Dropped > 0 {
+		must = nil
 	}
 	seen := map[string]int{}
 	for i, line := range lines {
 		id, _ := fieldString([]byte(line), callIDKey)
 		seen[string(id)]++
-		if want, ok := acked[uint64(i+1)]; ok && string(id) != want {
-			t.Fatalf("k=%d: acknowledged record %d is %q, not %q", k, i+1, id, want)
+		seq := r.Dropped + uint64(i+1)
+		if want, ok := acked[seq]; ok && string(id) != want {
+			t.Fatalf("k=%d: acknowledged record %d is %q, not %q", k, seq, id, want)
 		}
-		delete(acked, uint64(i+1))
+		delete(acked, seq)
 	}
 	for id := range must {
 		if seen[id] != 1 {
