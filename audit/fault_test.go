@@ -18,13 +18,14 @@ type faultFS struct {
 	fsys
 	err error
 
-	mu     sync.Mutex
-	n      int
-	failAt int
-	repeat int
-	short  bool // a write reports less than it was given, and no error
-	failed int
-	after  bool // a failing change of names happens all the same
+	mu      sync.Mutex
+	n       int
+	failAt  int
+	repeat  int
+	short   bool // a write reports less than it was given, and no error
+	failed  int
+	through bool // syncs reach what is below
+	after   bool // a failing change of names happens all the same
 
 	block func(op string) // if set, is called before each operation
 }
@@ -107,7 +108,12 @@ func (f *faultFS) Remove(name string) error {
 	return f.names("remove", func() error { return f.fsys.Remove(name) })
 }
 
-func (f *faultFS) SyncDir() error { return f.step("syncdir") }
+func (f *faultFS) SyncDir() error {
+	if err := f.step("syncdir"); err != nil || !f.through {
+		return err
+	}
+	return f.fsys.SyncDir()
+}
 
 type faultFile struct {
 	file
@@ -127,7 +133,10 @@ func (f *faultFile) Write(b []byte) (int, error) {
 
 func (f *faultFile) Sync() error {
 	// No machine crashes in these tests, so the disk itself is left alone.
-	return f.fs.step("sync")
+	if err := f.fs.step("sync"); err != nil || !f.fs.through {
+		return err
+	}
+	return f.file.Sync()
 }
 
 func (f *faultFile) Allocate(off, end int64) (bool, error) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // killDir is set for a child of TestKill.
@@ -24,13 +25,13 @@ func child() bool {
 	if dir == "" {
 		return false
 	}
-	l, err := Open(Options{Dir: dir, SegmentSize: 20_000, Deadline: closeWait})
+	l, err := Open(Options{Dir: dir, SegmentSize: 4000, CheckpointEvery: 5 * time.Millisecond, Deadline: closeWait})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	var wg sync.WaitGroup
-	for c := range 32 {
+	for c := range 64 {
 		wg.Go(func() {
 			for i := 0; ; i++ {
 				id := fmt.Sprintf("%d-%d-%d", os.Getpid(), c, i)
@@ -55,7 +56,7 @@ func child() bool {
 	return true
 }
 
-// TestKill kills a process with 32 writers again and again: what it said to
+// TestKill kills a process with 64 writers again and again: what it said to
 // be durable is in the log, the chain verifies, and every call has an end.
 // CADDYVAULT_KILL_ROUNDS is how often.
 func TestKill(t *testing.T) {
@@ -113,6 +114,9 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := verifyOK(t, dir)
+	if rounds > 5 && r.Checkpoints == 0 {
+		t.Fatal("no checkpoints")
+	}
 	open := map[string]bool{}
 	for i, line := range logLines(t, dir) {
 		id, _ := fieldString([]byte(line), callIDKey)

@@ -26,6 +26,7 @@ var free = map[string][]string{
 	"/store/secrets":          {"/store", "/store/fsx", "/refusal"},
 	"/store/revocations":      {"/store"},
 	"/store/storetest":        {"/store"},
+	"/audit/ordercheck":       nil,
 	"/audit":                  {"/refusal", "/store/fsx"},
 	"/legacy":                 {"/store/fsx", "/refusal"},
 	"/templates":              {"/policy", "/refusal"},
