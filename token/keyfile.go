@@ -56,7 +56,7 @@ func newKey(alg string) (Key, error) {
 // parseKeys reads a file of keys. What x509 says of a damaged key is dropped,
 // in case it quotes from it.
 func parseKeys(data []byte) ([]RingKey, error) {
-	if len(data) == 0 {
+	if len(bytes.TrimSpace(data)) == 0 {
 		return nil, errors.New("empty file")
 	}
 	var keys []RingKey

@@ -79,6 +79,7 @@ func TestKeyFileRefuses(t *testing.T) {
 	}
 	tests := map[string]func(*testing.T, string){
 		"empty":           write(nil, 0o600),
+		"a line break":    write([]byte("\n"), 0o600),
 		"cut":             write(pemData[:len(pemData)/2], 0o600),
 		"twice":           write(append(append([]byte{}, pemData...), pemData...), 0o600),
 		"another key":     write(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600),
