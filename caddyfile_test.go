@@ -36,6 +36,12 @@ func TestCaddyfileAdapts(t *testing.T) {
 			allowed_hosts vault.internal v2.internal
 			allow_private 10.0.0.0/8
 			revocations_keep 1d
+			dpop_nonce on
+			signing {
+				algorithm ES256
+				rotate_every 30d
+				publish_for 1h
+			}
 			agents {
 				identity {http.auth.user.id}
 				trust none
@@ -60,6 +66,10 @@ func TestCaddyfileAdapts(t *testing.T) {
 	}
 	:8789 {
 		vault proxy stripe
+	}
+	:8790 {
+		vault_auth intranet intranet:read intranet:write
+		respond "in"
 	}`)
 	if err != nil {
 		t.Fatal(err)
@@ -69,9 +79,9 @@ func TestCaddyfileAdapts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"admin_token":"{env.A}","agents":{"identity":"{http.auth.user.id}","trust":"none"},` +
-		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","audit":{"checkpoint_every":"2s","checkpoint_url":"https://w.example.com/a","durability":"async","keep":["90d","10GiB"],"on_full":"refuse","segment_size":1048576},"data_dir":"./data",` +
+		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","audit":{"checkpoint_every":"2s","checkpoint_url":"https://w.example.com/a","durability":"async","keep":["90d","10GiB"],"on_full":"refuse","segment_size":1048576},"data_dir":"./data","dpop_nonce":true,` +
 		`"encryption_key":"{file./run/secrets/k}","issuer":"i","revocations_keep":86400000000000,"services_dir":"./services",` +
-		`"signing_key":"{env.K}","templates_dir":"./templates","token_ttl":300000000000,"token_ttl_max":600000000000}`
+		`"signing":{"algorithm":"ES256","publish_for":3600000000000,"rotate_every":2592000000000000},"signing_key":"{env.K}","templates_dir":"./templates","token_ttl":300000000000,"token_ttl_max":600000000000}`
 	if string(got) != want {
 		t.Errorf("app:\n got %s\nwant %s", got, want)
 	}
@@ -79,7 +89,7 @@ func TestCaddyfileAdapts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{`{"handler":"vault"}`, `{"handler":"vault","proxy":"stripe"}`, `{"handler":"vault","routes":["agent"]}`} {
+	for _, part := range []string{`{"handler":"vault"}`, `{"handler":"vault","proxy":"stripe"}`, `{"handler":"vault","routes":["agent"]}`, `{"handler":"vault_auth","scope":["intranet:read","intranet:write"],"service":"intranet"}`} {
 		if !strings.Contains(string(site), part) {
 			t.Errorf("no %s in %s", part, site)
 		}
@@ -112,6 +122,18 @@ func TestCaddyfileRefuses(t *testing.T) {
 		{"another placeholder", app("signing_key {http.request.header.K}"), "must be a reference"},
 		{"unknown trust", app("agents {\ntrust some\n}"), `not "some"`},
 		{"unknown agents setting", app("agents {\nkeys\n}"), `unknown setting "keys" of agents`},
+		{"unknown algorithm", app("signing {\nalgorithm RS256\n}"), `not "RS256"`},
+		{"rotating all the time", app("signing {\nrotate_every 1m\n}"), "shorter than 1h"},
+		{"published too shortly", app("signing {\npublish_for 1m\n}"), "shorter than 5m"},
+		{"published for ever", app("signing {\nrotate_every 1h\npublish_for 2h\n}"), "not longer than publish_for"},
+		{"unknown signing setting", app("signing {\nkeys 3\n}"), `unknown setting "keys" of signing`},
+		{"signing setting twice", app("signing {\nalgorithm EdDSA\nalgorithm ES256\n}"), "algorithm is given twice"},
+		{"argument of signing", app("signing ES256"), "wrong argument count"},
+		{"a nonce of another kind", app("dpop_nonce always"), `not "always"`},
+		{"a guard without a scope", ":80 {\nvault_auth intranet\n}", "wrong argument count"},
+		{"a guard of no name", ":80 {\nvault_auth A/b read\n}", `"A/b" cannot be the name of a service`},
+		{"a guard of a scope that is none", ":80 {\nvault_auth a \"x y\"\n}", "cannot be a scope"},
+		{"a block in a guard", ":80 {\nvault_auth a b {\nc\n}\n}", "unexpected block"},
 		{"unknown durability", app("audit {\ndurability maybe\n}"), `not "maybe"`},
 		{"unknown audit setting", app("audit {\nsegments 3\n}"), `unknown setting "segments" of audit`},
 		{"no size", app("audit {\nsegment_size big\n}"), `"big" is not a size`},

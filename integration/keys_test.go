@@ -153,6 +153,10 @@ func TestSigningKeys(t *testing.T) {
 		t.Errorf("published %q", kids)
 	}
 
+	both := prepare(t, config{vault: "signing {\n algorithm ES256\n}", env: []string{"VAULT_SIGNING_KEY=" + signingKey}})
+	if out := both.startFails(); !strings.Contains(out, "tokens are signed with signing_key; leave one of the two out") {
+		t.Errorf("signing beside signing_key: %s", out)
+	}
 	hs := startHS256(t)
 	hs.refused(t, refusal{path: "/vault.admin.rotateSigningKey", event: "admin.rotateSigningKey", status: 409, code: "SIGNING_KEY_CONFIGURED", body: `{}`})
 }
