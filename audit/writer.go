@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"runtime"
 	"time"
 
 	"go.uber.org/zap"
@@ -68,12 +69,18 @@ const (
 	maxTail   = 16 << 20        // lines not yet synced, before Async waits
 	syncTail  = 2 << 20         // when Async syncs early
 	keepTail  = 4 << 20         // buffer kept between batches
+	fullBatch = 6 << 10         // about ten records, worth a sync
 	syncAfter = time.Second / 2 // Async
 )
 
 func (w *writer) run() {
 	defer close(w.l.done)
 	for {
+		if w.l.queue.bytes.Load() < fullBatch {
+			// Whoever is about to write does so first: one sync serves them
+			// all. With nothing else to run this returns at once.
+			runtime.Gosched()
+		}
 		w.l.busy.Store(max(1, int64(time.Since(w.l.start))))
 		if p := w.l.queue.take(); p != nil {
 			w.batch(p)
