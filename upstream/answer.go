@@ -71,7 +71,7 @@ func (t *transport) answer(ctx context.Context, res *http.Response, c *call, sec
 	}
 
 	if length >= 0 && length <= smallBody {
-		whole, err := io.ReadAll(io.LimitReader(source, smallBody+1))
+		whole, err := readWhole(source, int(length))
 		if err != nil {
 			return causeOr(ctx, err)
 		}
@@ -102,6 +102,20 @@ func (t *transport) answer(ctx context.Context, res *http.Response, c *call, sec
 	}
 	body.r = body.scrub
 	return nil
+}
+
+// readWhole reads a body of known length to its end, which it is asked for
+// so that the connection is free again.
+func readWhole(body io.Reader, length int) ([]byte, error) {
+	whole := make([]byte, length+1)
+	n, err := io.ReadFull(body, whole)
+	switch {
+	case err == io.EOF || err == io.ErrUnexpectedEOF && n == length:
+		return whole[:n], nil
+	case err == nil: // the transport does not hand over more than it announced
+		return nil, refusal.New("UPSTREAM_PROTOCOL", "the upstream's answer is longer than it says")
+	}
+	return nil, err
 }
 
 func blocked() *refusal.Refusal {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -127,19 +128,26 @@ func hasPrefix(name string, prefixes []string) bool {
 }
 
 // requestFilter is what one service lets through from its clients; it is made
-// once, when the service is.
+// once, when the service is. A header's name is looked up once.
 type requestFilter struct {
-	pass map[string]bool // canonical names beyond toUpstream
-	drop map[string]bool // canonical names taken out of it
+	passes map[string]bool // canonical names, and what is decided about them
 }
 
 func newRequestFilter(pass, drop []string) requestFilter {
-	f := requestFilter{pass: map[string]bool{}, drop: map[string]bool{}}
+	f := requestFilter{passes: maps.Clone(toUpstream)}
 	for _, name := range pass {
-		f.pass[textproto.CanonicalMIMEHeaderKey(name)] = true
+		f.passes[textproto.CanonicalMIMEHeaderKey(name)] = true
 	}
 	for _, name := range drop {
-		f.drop[textproto.CanonicalMIMEHeaderKey(name)] = true
+		f.passes[textproto.CanonicalMIMEHeaderKey(name)] = false
+	}
+	for name := range f.passes {
+		if hasPrefix(name, neverUpstreamPrefixes) {
+			f.passes[name] = false
+		}
+	}
+	for name := range neverUpstream {
+		f.passes[name] = false
 	}
 	return f
 }
@@ -147,18 +155,17 @@ func newRequestFilter(pass, drop []string) requestFilter {
 // apply returns the headers of in that may go to the upstream, in a map of
 // their own. The value slices are shared and must not be written to.
 func (f requestFilter) apply(in http.Header, allowRange bool) http.Header {
-	out := make(http.Header, len(in)+4)
+	out := make(http.Header, 8)
 	named := in["Connection"]
 	for name, values := range in {
 		// Keys that are not canonical can only have been put there by a
 		// handler in front; a second spelling of a name must not slip by.
 		canonical := textproto.CanonicalMIMEHeaderKey(name)
-		switch {
-		case neverUpstream[canonical], hasPrefix(canonical, neverUpstreamPrefixes), f.drop[canonical]:
-			continue
-		case canonical == "Range" && allowRange:
-		case toUpstream[canonical], f.pass[canonical], hasPrefix(canonical, toUpstreamPrefixes):
-		default:
+		passes, decided := f.passes[canonical]
+		if !decided {
+			passes = canonical == "Range" && allowRange || hasPrefix(canonical, toUpstreamPrefixes)
+		}
+		if !passes {
 			continue
 		}
 		if len(named) > 0 && httpguts.HeaderValuesContainsToken(named, canonical) {
@@ -186,8 +193,8 @@ func filterResponse(h http.Header, passSetCookie bool) {
 		}
 		delete(h, name)
 	}
-	h["X-Content-Type-Options"] = []string{"nosniff"}
-	h["Content-Security-Policy"] = []string{"sandbox"}
+	both := [...]string{"nosniff", "sandbox"} // not shared: a handler in front may change them in place
+	h["X-Content-Type-Options"], h["Content-Security-Policy"] = both[:1:1], both[1:2:2]
 }
 
 // A rewriter turns URLs of the upstream's own origin that stand in an answer

@@ -59,6 +59,7 @@ func New(ctx caddy.Context, allowed []netip.Prefix) (*Proxy, error) {
 // requests on it.
 type service struct {
 	compiled *policy.Compiled
+	plain    bool
 	handler  *reverseproxy.Handler
 	tr       *transport
 	cancel   context.CancelFunc
@@ -92,7 +93,12 @@ func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, 
 	if out.Body != nil && out.Body != http.NoBody && out.Body == r.Body && !out.Upgrade {
 		c.watch.interruptible(ctx)
 	}
-	req := r.WithContext(context.WithValue(ctx, callKey{}, c))
+	within := &proxyContext{Context: ctx, call: c}
+	giveBack := func() {}
+	if s.plain && !out.Upgrade {
+		giveBack = within.borrow(s)
+	}
+	req := r.WithContext(within)
 	// What the proxy sees, and may log, is the request as it goes out, less
 	// the secret. RoundTrip takes the client's headers from out.
 	req.Method = out.Method
@@ -119,7 +125,8 @@ func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, 
 	req.Body, req.ContentLength = out.Body, out.ContentLength
 	req.TransferEncoding = nil
 
-	err = s.handler.ServeHTTP(w, req, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
+	err = s.handler.ServeHTTP(w, req, nothingNext)
+	giveBack()
 	if c.watch.interrupted.Load() {
 		if err != nil {
 			result.Code = refusalFor(err).Code
@@ -141,6 +148,8 @@ func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, 
 	}
 	return refused
 }
+
+var nothingNext = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
 
 func pathOf(escaped string) string {
 	p, err := url.PathUnescape(escaped)
@@ -220,6 +229,7 @@ func (p *Proxy) provisionService(svc *policy.Compiled) (_ *service, err error) {
 	}
 	return &service{
 		compiled:   svc,
+		plain:      plain(svc),
 		handler:    h,
 		tr:         tr,
 		cancel:     cancel,
