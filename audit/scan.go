@@ -88,16 +88,18 @@ func (s *scanner) scan(f io.ReaderAt) (scanResult, error) {
 	wg.Go(func() {
 		defer close(ordered)
 		defer close(todo)
-		readErr = readLines(f, s.size, func(off int64, lines []byte) bool {
-			b := blocks.Get().(*block)
-			b.data, b.off, b.done = append(b.data[:0], lines...), off, make(chan struct{})
+		b := blocks.Get().(*block)
+		readErr = readBlocks(f, s.size, b.data, func(off int64, lines []byte) (bool, []byte) {
+			full := b
+			b = blocks.Get().(*block) // for what follows, which the reader fills
+			full.data, full.off, full.done = lines, off, make(chan struct{})
 			select {
-			case ordered <- b:
+			case ordered <- full:
 			case <-stop:
-				return false
+				return false, nil
 			}
-			todo <- b
-			return true
+			todo <- full
+			return true, b.data
 		})
 	})
 
@@ -124,7 +126,23 @@ func (s *scanner) scan(f io.ReaderAt) (scanResult, error) {
 // readLines calls f with stretches of whole lines until f says no. What
 // follows the last newline is left out.
 func readLines(r io.ReaderAt, size int64, f func(off int64, lines []byte) bool) error {
-	buf := make([]byte, min(scanBlock, max(size, 1)))
+	return readBlocks(r, size, nil, func(off int64, lines []byte) (bool, []byte) {
+		return f(off, lines), lines
+	})
+}
+
+// readBlocks is readLines for an f that keeps what it is called with, and
+// gives another buffer for it, as buf is the first.
+func readBlocks(r io.ReaderAt, size int64, buf []byte, f func(off int64, lines []byte) (more bool, buf []byte)) error {
+	least := int(min(scanBlock, max(size, 1)))
+	room := func(b []byte, n int) []byte {
+		b = b[:cap(b)]
+		if len(b) < n {
+			b = make([]byte, n)
+		}
+		return b
+	}
+	buf = room(buf, least)
 	var off int64 // of buf
 	have := 0
 	for off+int64(have) < size {
@@ -147,10 +165,14 @@ func readLines(r io.ReaderAt, size int64, f func(off int64, lines []byte) bool) 
 		}
 		end += have
 		have += n
-		if !f(off, buf[:end]) {
+		rest := buf[end:have]
+		more, next := f(off, buf[:end])
+		if !more {
 			return nil
 		}
-		have = copy(buf, buf[end:have])
+		next = room(next, max(least, len(rest)))
+		have = copy(next, rest)
+		buf = next
 		off += int64(end)
 	}
 	return nil
