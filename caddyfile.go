@@ -54,6 +54,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //			publish_for  <duration>
 //		}
 //		agents {
+//			keys     on|off
 //			identity <placeholder>
 //			trust    loopback|none|all
 //		}
@@ -146,6 +147,10 @@ func (a *Agents) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		seen[setting] = true
 		var err error
 		switch setting {
+		case "keys":
+			if err = oneArg(d, &a.Keys); err == nil && a.Keys != "on" && a.Keys != "off" {
+				err = d.Errf("keys is on or off, not %q", a.Keys)
+			}
 		case "identity":
 			err = oneArg(d, &a.Identity)
 		case "trust":

@@ -156,7 +156,16 @@ func (h *Handler) logCause(_ *http.Request, r *refusal.Refusal) {
 func (a *Agents) identifier() (handlers.Identifier, error) {
 	id := handlers.Identifier{Trust: handlers.TrustLoopback}
 	if a == nil {
+		id.Means = []handlers.Means{handlers.Keys{}}
 		return id, nil
+	}
+	switch a.Keys {
+	case "", "on":
+		id.Means = append(id.Means, handlers.Keys{})
+	case "off":
+		id.Means = append(id.Means, handlers.NoKeys{})
+	default:
+		return id, fmt.Errorf("agents: keys is on or off, not %q", a.Keys)
 	}
 	switch a.Trust {
 	case "", "loopback":
@@ -178,13 +187,13 @@ func (a *Agents) identifier() (handlers.Identifier, error) {
 type placeholderIdentity string
 
 // Agent implements handlers.Means.
-func (p placeholderIdentity) Agent(r *http.Request) (string, bool, *refusal.Refusal) {
-	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+func (p placeholderIdentity) Agent(ask handlers.Asker) (handlers.Identity, bool, *refusal.Refusal) {
+	repl, ok := ask.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
-		return "", false, nil
+		return handlers.Identity{}, false, nil
 	}
 	agent := repl.ReplaceAll(string(p), "")
-	return agent, agent != "", nil
+	return handlers.Identity{Agent: agent}, agent != "", nil
 }
 
 // Interface guards.

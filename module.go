@@ -134,6 +134,10 @@ type App struct {
 // Agents says how the vault knows who is asking for a token. The means are
 // tried in the order of the fields.
 type Agents struct {
+	// Whether agents may prove who they are with a key that
+	// `vault.admin.addAgent` has made: `on` or `off`. Default: `on`.
+	Keys string `json:"keys,omitempty"`
+
 	// A placeholder that names the agent, set by authentication in front of
 	// the vault: `{http.auth.user.id}` behind `basic_auth` or
 	// `forward_auth`, `{http.request.tls.client.san.dns_names.0}` with client

@@ -126,6 +126,9 @@ func checkService(r *report, svc *policy.Compiled, secrets map[string]bool) {
 		}
 	}
 	for _, agent := range slices.Sorted(maps.Keys(svc.AgentScopes)) {
+		if strings.HasPrefix(agent, "group:") || slices.ContainsFunc(svc.AllowedAgents, func(a string) bool { return strings.HasPrefix(a, "group:") }) {
+			continue // who is in a group is not known here
+		}
 		if !slices.Contains(svc.AllowedAgents, agent) && !slices.Contains(svc.AllowedAgents, "*") {
 			r.warn("service %s: agentScopes names %s, which is not in allowedAgents", svc.Name, agent)
 		}

@@ -27,6 +27,12 @@ var adminRoutes = map[string]adminRoute{
 	"removeSecret":    removeSecret,
 	"listSecrets":     listSecrets,
 	"listRevocations": listRevocations,
+	"addAgent":        addAgent,
+	"updateAgent":     updateAgent,
+	"rotateAgentKey":  rotateAgentKey,
+	"disableAgent":    disableAgent,
+	"removeAgent":     removeAgent,
+	"listAgents":      listAgents,
 	"unrevoke":        unrevoke,
 
 	"listSigningKeys":  listSigningKeys,
@@ -276,11 +282,14 @@ func listRevocations(rq *request, body []byte) (any, *refusal.Refusal) {
 }
 
 func unrevoke(rq *request, body []byte) (any, *refusal.Refusal) {
-	var targets vault.RevokeTargets
-	if refused := decode(body, &targets, true); refused != nil {
+	var in struct {
+		vault.RevokeTargets
+		Owner string `json:"owner"`
+	}
+	if refused := decode(body, &in, true); refused != nil {
 		return nil, refused
 	}
-	if refused := rq.vault.Unrevoke(rq.Context(), targets, &rq.record); refused != nil {
+	if refused := rq.vault.Unrevoke(rq.Context(), in.RevokeTargets, in.Owner, &rq.record); refused != nil {
 		return nil, refused
 	}
 	return struct {

@@ -163,7 +163,7 @@ func revoke(rq *request, body []byte) *refusal.Refusal {
 		vault.RevokeTargets
 		Reason string `json:"reason"`
 	}
-	if refused := rq.identify(); refused != nil {
+	if refused := rq.identifyOrAdmin(); refused != nil {
 		return refused
 	}
 	if refused := decode(body, &in, false); refused != nil {
@@ -197,7 +197,7 @@ func auditQuery(rq *request, body []byte) *refusal.Refusal {
 		Until   jsontext.Value            `json:"until"`
 		Before  jsontext.Value            `json:"before"`
 	}
-	if refused := rq.identify(); refused != nil {
+	if refused := rq.identifyOrAdmin(); refused != nil {
 		return refused
 	}
 	if refused := decode(body, &in, false); refused != nil {

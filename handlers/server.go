@@ -202,15 +202,37 @@ func (rq *request) checkType(rt route) *refusal.Refusal {
 
 // identify learns who is calling, for the routes that need a known agent.
 func (rq *request) identify() *refusal.Refusal {
-	agent, trusted, refused := rq.server.Identify.identify(rq.Request, rq.local())
+	who, trusted, refused := rq.server.Identify.identify(Asker{rq.Request, rq.vault, rq.caller}, rq.local())
 	if refused != nil {
 		return refused
 	}
-	rq.caller.Agent, rq.caller.Trusted = agent, trusted
-	if agent != "" {
-		rq.agentKnown(agent)
+	if who.Agent != "" {
+		rq.agentKnown(who.Agent)
+		rq.record.Context = &audit.Context{AgentID: who.Agent}
+		if refused := rq.vault.CheckAgent(who.Agent); refused != nil {
+			return refused
+		}
 	}
-	rq.known = agent != "" || trusted
+	rq.caller.Agent, rq.caller.Groups, rq.caller.Trusted = who.Agent, who.Groups, trusted
+	rq.known = who.Agent != "" || trusted
+	return nil
+}
+
+// identifyOrAdmin is identify for routes on which the admin token, too, says
+// who is calling. One that is wrong counts as a guess if it says nothing else.
+func (rq *request) identifyOrAdmin() *refusal.Refusal {
+	if rq.isAdmin() {
+		rq.caller.Admin, rq.known = true, true
+		return nil
+	}
+	if refused := rq.identify(); refused != nil {
+		return refused
+	}
+	if rq.caller.Agent == "" && !rq.caller.Trusted && (Asker{Request: rq.Request}).Bearer() != "" {
+		if refused := rq.vault.CountGuess(rq.caller); refused != nil {
+			return refused
+		}
+	}
 	return nil
 }
 

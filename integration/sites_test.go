@@ -52,7 +52,7 @@ http://:$PORT2 {
 	if r := s.call(got.Token, "github", "public.get", "null"); r.status != 200 {
 		t.Errorf("%d %s", r.status, r.body)
 	}
-	if r := s.post("/vault.revoke", `{"agentId":"nobody"}`, as("tony")); r.status != 200 {
+	if r := s.post("/vault.revoke", `{"sessionId":"nobody's"}`, as("tony")); r.status != 200 {
 		t.Errorf("%d %s", r.status, r.body)
 	}
 	if r := s.post("/vault.issueToken", issueRead); r.status != 401 || r.header.Get("Vault-Error") != "" {
@@ -83,7 +83,8 @@ func TestTrustNone(t *testing.T) {
 		{path: "/vault.issueToken", body: issueRead, status: 401, code: "AGENT_UNAUTHENTICATED", event: "token.issue"},
 		{path: "/vault.revoke", body: `{"agentId":"tony"}`, status: 401, code: "AGENT_UNAUTHENTICATED", event: "token.revoke"},
 		{path: "/vault.audit.query", body: `{}`, status: 401, code: "AGENT_UNAUTHENTICATED", event: "audit.query"},
-		{path: "/vault.audit.query", body: `{}`, edits: []edit{bearer(adminToken)}, status: 401, code: "AGENT_UNAUTHENTICATED", event: "audit.query"},
+		{path: "/vault.audit.query", body: `{}`, edits: []edit{bearer(adminToken + "x")}, status: 401, code: "AGENT_UNAUTHENTICATED", event: "audit.query"},
+		{path: "/vault.issueToken", body: issueRead, edits: []edit{bearer(adminToken)}, status: 401, code: "AGENT_UNAUTHENTICATED", event: "token.issue"},
 	})
 }
 

@@ -229,14 +229,14 @@ func TestSecretByAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, r := c.DecideAction("tony", "a"); r != nil || c.SecretFor(0, "tony") != "tonys" {
+	if _, r := c.DecideAction(Agent{ID: "tony"}, "a"); r != nil || c.SecretFor(0, "tony") != "tonys" {
 		t.Errorf("tony: %v, %s", r, c.SecretFor(0, "tony"))
 	}
 	for _, agent := range []string{"steve", "Tony", "tony ", ""} {
-		if _, r := c.DecideAction(agent, "a"); r == nil || r.Code != "POLICY_DENY" || !strings.Contains(r.Hint, "secretByAgent") {
+		if _, r := c.DecideAction(Agent{ID: agent}, "a"); r == nil || r.Code != "POLICY_DENY" || !strings.Contains(r.Hint, "secretByAgent") {
 			t.Errorf("%q: %v", agent, r)
 		}
-		if r := c.DecideIssue(agent, []string{"s:read"}); r == nil || r.Code != "POLICY_DENY" {
+		if r := c.DecideIssue(Agent{ID: agent}, []string{"s:read"}); r == nil || r.Code != "POLICY_DENY" {
 			t.Errorf("%q gets a token: %v", agent, r)
 		}
 	}

@@ -42,7 +42,7 @@ func BenchmarkDecideAction(b *testing.B) {
 	scopes := []string{"r", "w"}
 	b.ReportAllocs()
 	for b.Loop() {
-		e, r := c.DecideAction("main", "r11.get")
+		e, r := c.DecideAction(Agent{ID: "main"}, "r11.get")
 		if r != nil || e.DecideScope(scopes) != nil {
 			b.Fatal(r)
 		}

@@ -17,7 +17,7 @@ const maxListed = 20
 // returns nil, or POLICY_DENY, SCOPE_REQUIRED, SCOPE_INVALID,
 // SERVICE_ALLOWED_SCOPES_NOT_CONFIGURED, INVALID_SCOPE or INSUFFICIENT_SCOPE,
 // in that order.
-func (c *Compiled) DecideIssue(agent string, scopes []string) *refusal.Refusal {
+func (c *Compiled) DecideIssue(agent Agent, scopes []string) *refusal.Refusal {
 	if r := c.decideAgent(agent); r != nil {
 		return r
 	}
@@ -45,18 +45,27 @@ func (c *Compiled) DecideIssue(agent string, scopes []string) *refusal.Refusal {
 		return refusal.New("INVALID_SCOPE:"+list(missing), "the service %s does not have the scope %s", c.Name, list(missing)).
 			WithHint("ask for some of: %s", c.scopesFor(agent))
 	}
-	if own, ok := c.agentScopes[agent]; ok {
-		if missing := missingFrom(own, scopes); len(missing) > 0 {
-			return refusal.New("INSUFFICIENT_SCOPE:"+list(missing), "the agent %s may not have the scope %s", shown(agent), list(missing)).
-				WithHint("ask for some of: %s", c.scopesFor(agent))
+	return c.decideAgentScopes(agent, scopes)
+}
+
+// decideAgentScopes decides whether an agent may have the scopes at all.
+func (c *Compiled) decideAgentScopes(agent Agent, scopes []string) *refusal.Refusal {
+	for _, s := range scopes {
+		if c.mayHave(agent, s) {
+			continue
 		}
+		missing := slices.DeleteFunc(uniqueOf(scopes), func(s string) bool { return c.mayHave(agent, s) })
+		return refusal.New("INSUFFICIENT_SCOPE:"+list(missing), "the agent %s may not have the scope %s", shown(agent.ID), list(missing)).
+			WithHint("ask for some of: %s", c.scopesFor(agent))
 	}
 	return nil
 }
 
 // DecideAction decides whether an agent may call an action and returns its
-// endpoint, or POLICY_DENY or UNKNOWN_ACTION.
-func (c *Compiled) DecideAction(agent, action string) (*CompiledEndpoint, *refusal.Refusal) {
+// endpoint, or POLICY_DENY, UNKNOWN_ACTION or INSUFFICIENT_SCOPE: what the
+// service says of the agent now counts, not what it said when a token was
+// issued.
+func (c *Compiled) DecideAction(agent Agent, action string) (*CompiledEndpoint, *refusal.Refusal) {
 	if r := c.decideAgent(agent); r != nil {
 		return nil, r
 	}
@@ -69,16 +78,19 @@ func (c *Compiled) DecideAction(agent, action string) (*CompiledEndpoint, *refus
 		return nil, refusal.New("UNKNOWN_ACTION", "the service %s has no endpoint for the action %s", c.Name, shown(action)).
 			WithHint("%s", c.nearestHint(action))
 	}
+	if r := c.decideAgentScopes(agent, e.RequiredScope); r != nil {
+		return nil, r
+	}
 	return e, nil
 }
 
 // decideAgent decides whether an agent may use the service at all.
-func (c *Compiled) decideAgent(agent string) *refusal.Refusal {
-	if _, ok := c.agents[agent]; ok || c.anyAgent {
-		return c.decideAccount(agent)
+func (c *Compiled) decideAgent(agent Agent) *refusal.Refusal {
+	if _, ok := c.agents[agent.ID]; ok || c.anyAgent || agent.inAny(c.groups) {
+		return c.decideAccount(agent.ID)
 	}
-	return refusal.New("POLICY_DENY", "the agent %s may not use the service %s", shown(agent), c.Name).
-		WithHint("an administrator can add the agent to the service's allowedAgents")
+	return refusal.New("POLICY_DENY", "the agent %s may not use the service %s", shown(agent.ID), c.Name).
+		WithHint("an administrator can add the agent, or a group it is in, to the service's allowedAgents")
 }
 
 // DecideScope decides whether a token with these scopes may call the
@@ -138,11 +150,8 @@ func (c *Compiled) nearPaths(method, path string) []string {
 }
 
 // scopesFor lists the scopes that an agent may ask for.
-func (c *Compiled) scopesFor(agent string) string {
-	scopes := slices.Clone(c.AllowedScopes)
-	if own, ok := c.agentScopes[agent]; ok {
-		scopes = slices.DeleteFunc(scopes, func(s string) bool { _, has := own[s]; return !has })
-	}
+func (c *Compiled) scopesFor(agent Agent) string {
+	scopes := slices.DeleteFunc(slices.Clone(c.AllowedScopes), func(s string) bool { return !c.mayHave(agent, s) })
 	slices.Sort(scopes)
 	return listed(slices.Compact(scopes))
 }
@@ -208,6 +217,17 @@ func missingFrom(have map[string]struct{}, want []string) []string {
 		}
 	}
 	return missing
+}
+
+// uniqueOf returns the names in their order, each once.
+func uniqueOf(names []string) []string {
+	var out []string
+	for _, n := range names {
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 // list joins scopes for a code, which is sent in a header: at most 16.

@@ -69,26 +69,26 @@ func TestDecideIssue(t *testing.T) {
 		{"tony", []string{"*"}, "INVALID_SCOPE:*"},
 		{"steve", []string{"x", write}, "INVALID_SCOPE:x"},
 	} {
-		if got := code(c.DecideIssue(tc.agent, tc.scopes)); got != tc.want {
+		if got := code(c.DecideIssue(Agent{ID: tc.agent}, tc.scopes)); got != tc.want {
 			t.Errorf("%s %v: got %q, want %q", tc.agent, tc.scopes, got, tc.want)
 		}
 	}
-	r := c.DecideIssue("steve", []string{write})
+	r := c.DecideIssue(Agent{ID: "steve"}, []string{write})
 	if !strings.Contains(r.Hint, read) || strings.Contains(r.Hint, write) {
 		t.Errorf("the hint lists what the agent may have: %q", r.Hint)
 	}
 
 	closed := parse(t, strings.Replace(github, `"issue", `, "", 1))
-	if got := code(closed.DecideIssue("tony", []string{read})); got != "POLICY_DENY" {
+	if got := code(closed.DecideIssue(Agent{ID: "tony"}, []string{read})); got != "POLICY_DENY" {
 		t.Errorf("without the action issue: %q", got)
 	}
 	noScopes := parse(t, strings.Replace(github, `["github:repos:read", "github:issues:write"],
   "agent`, `[],
   "agent`, 1))
-	if got := code(noScopes.DecideIssue("tony", []string{read})); got != "SERVICE_ALLOWED_SCOPES_NOT_CONFIGURED" {
+	if got := code(noScopes.DecideIssue(Agent{ID: "tony"}, []string{read})); got != "SERVICE_ALLOWED_SCOPES_NOT_CONFIGURED" {
 		t.Errorf("without scopes: %q", got)
 	}
-	if got := code(noScopes.DecideIssue("tony", nil)); got != "SCOPE_REQUIRED" {
+	if got := code(noScopes.DecideIssue(Agent{ID: "tony"}, nil)); got != "SCOPE_REQUIRED" {
 		t.Errorf("without scopes, asking for none: %q", got)
 	}
 }
@@ -109,7 +109,7 @@ func TestDecideAction(t *testing.T) {
 		{"tony", "../../x\r\n", "POLICY_DENY", ""},
 		{"tony", strings.Repeat("a", 10_000), "POLICY_DENY", ""},
 	} {
-		e, r := c.DecideAction(tc.agent, tc.action)
+		e, r := c.DecideAction(Agent{ID: tc.agent}, tc.action)
 		if code(r) != tc.want || (e == nil) != (r != nil) {
 			t.Errorf("%s %s: got %v", tc.agent, tc.action, r)
 			continue
@@ -121,17 +121,17 @@ func TestDecideAction(t *testing.T) {
 
 	all := parse(t, strings.NewReplacer(`["main", "tony", "steve"]`, `["*"]`,
 		`["issue", "repo.get", "issues.create", "repo.delete", "git.push"]`, `["*"]`).Replace(github))
-	if _, r := all.DecideAction("anyone", "open"); r != nil {
+	if _, r := all.DecideAction(Agent{ID: "anyone"}, "open"); r != nil {
 		t.Errorf("wildcards: %v", r)
 	}
-	if _, r := all.DecideAction("anyone", "nothing"); code(r) != "UNKNOWN_ACTION" {
+	if _, r := all.DecideAction(Agent{ID: "anyone"}, "nothing"); code(r) != "UNKNOWN_ACTION" {
 		t.Errorf("wildcards, no endpoint: %v", r)
 	}
-	if r := all.DecideIssue("anyone", []string{"github:repos:read"}); r != nil {
+	if r := all.DecideIssue(Agent{ID: "anyone"}, []string{"github:repos:read"}); r != nil {
 		t.Errorf("wildcards, issue: %v", r)
 	}
 	none := parse(t, strings.NewReplacer(`["main", "tony", "steve"]`, `[]`).Replace(github))
-	if _, r := none.DecideAction("tony", "open"); code(r) != "POLICY_DENY" {
+	if _, r := none.DecideAction(Agent{ID: "tony"}, "open"); code(r) != "POLICY_DENY" {
 		t.Errorf("nobody is allowed: %v", r)
 	}
 }
@@ -185,5 +185,63 @@ func TestActions(t *testing.T) {
 	got := parse(t, github).Actions()
 	if !slices.Equal(got, []string{"issues.create", "issues.list", "open", "repo.delete", "repo.get"}) {
 		t.Errorf("got %v", got)
+	}
+}
+
+// TestGroups decides with groups: of the agent's record, of its issuer, and of
+// neither.
+func TestGroups(t *testing.T) {
+	c := parse(t, `{"baseUrl":"https://x.example","allowedActions":["*"],
+		"allowedAgents":["main","group:ci","group:ops team"],"allowedScopes":["a","b","c"],
+		"agentScopes":{"main":["a"],"group:ci":["a","b"],"group:nobody":[]},
+		"endpoints":{"a.get":{"method":"GET","path":"/a","requiredScope":["a"]},"c.get":{"method":"GET","path":"/c","requiredScope":["c"]}}}`)
+	for _, tc := range []struct {
+		name   string
+		agent  Agent
+		scopes []string
+		want   string
+	}{
+		{"by name", Agent{ID: "main"}, []string{"a"}, ""},
+		{"its own entry alone counts", Agent{ID: "main", Groups: []string{"ci"}}, []string{"b"}, "INSUFFICIENT_SCOPE:b"},
+		{"by its record", Agent{ID: "x", Groups: []string{"other", "ci"}}, []string{"a", "b"}, ""},
+		{"by its issuer", Agent{ID: "x", Claimed: []string{"ci"}}, []string{"b"}, ""},
+		{"a group's entry", Agent{ID: "x", Groups: []string{"ci"}}, []string{"a", "c", "c"}, "INSUFFICIENT_SCOPE:c"},
+		{"a group without an entry", Agent{ID: "x", Groups: []string{"ops team"}}, []string{"c"}, ""},
+		{"a group that may nothing", Agent{ID: "x", Groups: []string{"ops team"}, Claimed: []string{"nobody"}}, []string{"c"}, "INSUFFICIENT_SCOPE:c"},
+		{"two entries add up", Agent{ID: "x", Groups: []string{"nobody"}, Claimed: []string{"ci"}}, []string{"b"}, ""},
+		{"in no group", Agent{ID: "x"}, []string{"a"}, "POLICY_DENY"},
+		{"another group", Agent{ID: "x", Groups: []string{"CI", "group:ci", "", "*"}}, []string{"a"}, "POLICY_DENY"},
+		{"called like an entry", Agent{ID: "group:ci"}, []string{"a"}, "POLICY_DENY"},
+		{"called like a group", Agent{ID: "ci"}, []string{"a"}, "POLICY_DENY"},
+		{"in a group called like an agent", Agent{ID: "x", Groups: []string{"main"}}, []string{"a"}, "POLICY_DENY"},
+	} {
+		if got := code(c.DecideIssue(tc.agent, tc.scopes)); got != tc.want {
+			t.Errorf("%s: issue: %q, want %q", tc.name, got, tc.want)
+		}
+	}
+	ci := Agent{ID: "x", Groups: []string{"ci"}}
+	if _, r := c.DecideAction(ci, "a.get"); r != nil {
+		t.Errorf("call: %v", r)
+	}
+	if _, r := c.DecideAction(ci, "c.get"); code(r) != "INSUFFICIENT_SCOPE:c" {
+		t.Errorf("call beyond the group's entry: %v", r)
+	}
+	if _, r := c.DecideAction(Agent{ID: "x"}, "a.get"); code(r) != "POLICY_DENY" {
+		t.Errorf("call after the group was left: %v", r)
+	}
+	if n := testing.AllocsPerRun(100, func() { c.DecideAction(ci, "a.get") }); n != 0 {
+		t.Errorf("a decision allocates %v times", n)
+	}
+	for _, bad := range []string{`"allowedAgents":["group:"]`, `"allowedAgents":["group:*"]`, `"agentScopes":{"group:*":[]}`, `"agentScopes":{"group:":[]}`} {
+		text := `{"baseUrl":"https://x.example","allowedAgents":[],"allowedActions":[],"endpoints":{"a":{"method":"GET","path":"/"}},` + bad + `}`
+		if strings.HasPrefix(bad, `"allowedAgents"`) {
+			text = strings.Replace(text, `"allowedAgents":[],`, "", 1)
+		}
+		if _, err := ParseService("x", []byte(text)); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+	if !c.NamesGroup("ci") || !c.NamesGroup("nobody") || c.NamesGroup("main") {
+		t.Error("NamesGroup")
 	}
 }

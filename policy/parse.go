@@ -51,6 +51,8 @@ type Compiled struct {
 	bodyJSON      bool
 	readsBody     bool
 	agents        map[string]struct{}
+	groups        map[string]struct{}
+	groupScopes   map[string]map[string]struct{}
 	anyAgent      bool
 	actions       map[string]struct{}
 	anyAction     bool
@@ -151,9 +153,19 @@ func (c *Compiled) compileLists() *refusal.Refusal {
 		return refusal.New("ALLOWEDACTIONS_REQUIRED", "allowedActions is missing").
 			WithHint(`list "issue" and the endpoints that may be called, or "*" for all`)
 	}
+	c.agents, c.groups = map[string]struct{}{}, map[string]struct{}{}
 	for _, a := range c.AllowedAgents {
-		if !ValidAgent(a) {
+		// An agent that is called "group:x" is in no group for that.
+		name, isGroup := group(a)
+		switch {
+		case !ValidAgent(name):
 			return invalid("allowedAgents", "allowedAgents has an empty or illegal name")
+		case isGroup && name == wildcard:
+			return invalid("allowedAgents", `allowedAgents has "group:*"`).WithHint(`every agent is "*"`)
+		case isGroup:
+			c.groups[name] = struct{}{}
+		default:
+			c.agents[name] = struct{}{}
 		}
 	}
 	for _, a := range c.AllowedActions {
@@ -166,16 +178,18 @@ func (c *Compiled) compileLists() *refusal.Refusal {
 			return invalid("allowedScopes", "allowedScopes has an illegal scope: %s", shown(s))
 		}
 	}
-	c.agents, c.actions, c.scopes = set(c.AllowedAgents), set(c.AllowedActions), set(c.AllowedScopes)
+	c.actions, c.scopes = set(c.AllowedActions), set(c.AllowedScopes)
 	_, c.anyAgent = c.agents[wildcard]
 	_, c.anyAction = c.actions[wildcard]
 	c.agentScopes = make(map[string]map[string]struct{}, len(c.AgentScopes))
+	c.groupScopes = map[string]map[string]struct{}{}
 	for _, agent := range slices.Sorted(maps.Keys(c.AgentScopes)) {
-		if agent == wildcard {
-			return invalid("agentScopes", `agentScopes has an entry for "*"; it takes agents by name`).
+		name, isGroup := group(agent)
+		if name == wildcard {
+			return invalid("agentScopes", `agentScopes has an entry for "*"; it takes agents and groups by name`).
 				WithHint("what every agent may have is allowedScopes")
 		}
-		if !ValidAgent(agent) {
+		if !ValidAgent(name) {
 			return invalid("agentScopes", "agentScopes has an empty or illegal name")
 		}
 		for _, s := range c.AgentScopes[agent] {
@@ -183,7 +197,11 @@ func (c *Compiled) compileLists() *refusal.Refusal {
 				return invalid("agentScopes", "agentScopes has an illegal scope: %s", shown(s))
 			}
 		}
-		c.agentScopes[agent] = set(c.AgentScopes[agent])
+		into := c.agentScopes
+		if isGroup {
+			into = c.groupScopes
+		}
+		into[name] = set(c.AgentScopes[agent])
 	}
 	return nil
 }

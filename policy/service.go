@@ -59,8 +59,8 @@ type Service struct {
 	// the upstream's answer. Default: none.
 	DropHeaders []string `json:"dropHeaders,omitzero"`
 
-	// The agents that may use the service, or "*" for all. Required; an
-	// empty list lets nobody in.
+	// The agents that may use the service, by name or as "group:<name>", or
+	// "*" for all. Required; an empty list lets nobody in.
 	AllowedAgents []string `json:"allowedAgents,omitzero"`
 
 	// The actions that are allowed: names of endpoints, and "issue", without
@@ -72,8 +72,10 @@ type Service struct {
 	// then no token is issued.
 	AllowedScopes []string `json:"allowedScopes,omitzero"`
 
-	// For each agent named here, the only scopes it may have, out of
-	// allowedScopes. Default: an agent without an entry may have any of them.
+	// For each agent or "group:<name>" named here, the only scopes it may
+	// have, out of allowedScopes. An agent's own entry counts alone; without
+	// one, it may have what any of its groups may. Default: an agent without
+	// an entry may have any of them.
 	AgentScopes map[string][]string `json:"agentScopes,omitzero"`
 
 	// The endpoints of the service by the name of their action. Required.

@@ -39,7 +39,7 @@ func TestTemplate(t *testing.T) {
 	if c.Origin != "https://acme-1.example.com" || c.SecretRef != "shop" || !slices.Equal(c.AllowedScopes, []string{"s:r"}) {
 		t.Errorf("service: %s", data)
 	}
-	if r := c.DecideIssue("anyone", []string{"s:r"}); r != nil {
+	if r := c.DecideIssue(Agent{ID: "anyone"}, []string{"s:r"}); r != nil {
 		t.Errorf("a template's defaults let tokens be issued: %v", r)
 	}
 	if _, err := tm.Instantiate(map[string]string{"store": "other"}); err != nil {

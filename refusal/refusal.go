@@ -121,6 +121,11 @@ var statuses = map[string]int{
 	"DPOP_PROOF_INVALID":     http.StatusUnauthorized,
 	"DPOP_NONCE_REQUIRED":    http.StatusUnauthorized,
 	"ADMIN_UNAUTHORIZED":     http.StatusUnauthorized,
+	"AGENT_DISABLED":         http.StatusUnauthorized,
+	"AGENT_EXPIRED":          http.StatusUnauthorized,
+	"AGENT_KEY_INVALID":      http.StatusUnauthorized,
+	"AGENT_TOKEN_INVALID":    http.StatusUnauthorized,
+	"CERTIFICATE_INVALID":    http.StatusUnauthorized,
 	"AGENT_UNAUTHENTICATED":  http.StatusUnauthorized,
 
 	"POLICY_DENY":                           http.StatusForbidden,
@@ -138,6 +143,7 @@ var statuses = map[string]int{
 
 	"UNKNOWN_SERVICE":  http.StatusNotFound,
 	"UNKNOWN_ACTION":   http.StatusNotFound,
+	"UNKNOWN_AGENT":    http.StatusNotFound,
 	"UNKNOWN_TEMPLATE": http.StatusNotFound,
 	"UNKNOWN_SECRET":   http.StatusNotFound,
 	"UNKNOWN_KEY":      http.StatusNotFound,
@@ -149,6 +155,7 @@ var statuses = map[string]int{
 	"METHOD_NOT_ALLOWED":     http.StatusMethodNotAllowed,
 	"CLIENT_TIMEOUT":         http.StatusRequestTimeout,
 	"CLIENT_CLOSED":          499, // recorded only: nobody is there to be told
+	"AGENT_ALREADY_EXISTS":   http.StatusConflict,
 	"SERVICE_ALREADY_EXISTS": http.StatusConflict,
 	"SIGNING_KEY_CONFIGURED": http.StatusConflict,
 	"BODY_TOO_LARGE":         http.StatusRequestEntityTooLarge,
@@ -165,6 +172,7 @@ var statuses = map[string]int{
 	"UPSTREAM_PROTOCOL":     http.StatusBadGateway,
 	AuditUnavailable:        http.StatusServiceUnavailable,
 	StoreUnavailable:        http.StatusServiceUnavailable,
+	"ISSUER_UNAVAILABLE":    http.StatusServiceUnavailable,
 	"MISSING_MASTER_SECRET": http.StatusServiceUnavailable,
 	"UPSTREAM_TIMEOUT":      http.StatusGatewayTimeout,
 

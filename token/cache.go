@@ -193,9 +193,11 @@ func cost(raw string, v *Verified) int {
 	} {
 		n += str(s)
 	}
-	n += cap(v.Scope) * int(unsafe.Sizeof(""))
-	for _, s := range v.Scope {
-		n += str(s)
+	for _, list := range [...][]string{v.Scope, v.Groups} {
+		n += cap(list) * int(unsafe.Sizeof(""))
+		for _, s := range list {
+			n += str(s)
+		}
 	}
 	if v.Limits != nil || v.Chain != nil || v.Bound != nil {
 		// What these hold was in the token, in base64 and with its names.

@@ -41,6 +41,10 @@ type Claims struct {
 
 	Context Context
 
+	// Groups are the agent's groups that an issuer has vouched for and that
+	// the service's policy speaks of ("groups"). Nil for none.
+	Groups []string
+
 	// Limits are what the token may do less than its scopes allow, nil for
 	// none.
 	Limits *Limits

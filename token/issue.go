@@ -21,6 +21,7 @@ type payload struct {
 	Issuer    string   `json:"iss"`
 	Subject   string   `json:"sub"`
 	ID        string   `json:"jti"`
+	Groups    []string `json:"groups,omitempty"`
 
 	// What the existing system does not know is written only where a token
 	// has it.
@@ -102,6 +103,7 @@ func (a *Authority) Sign(c Claims) (string, Key, error) {
 		Issuer:    a.opts.Issuer,
 		Subject:   c.Subject,
 		ID:        c.ID,
+		Groups:    c.Groups,
 	}
 	p.narrow(&c)
 	switch life := time.Duration(p.ExpiresAt-p.IssuedAt) * time.Second; {
@@ -109,6 +111,8 @@ func (a *Authority) Sign(c Claims) (string, Key, error) {
 		return "", Key{}, errors.New("issue token: id, subject and service are required")
 	case slices.Contains(p.Scope, ""):
 		return "", Key{}, errors.New("issue token: an empty scope")
+	case slices.Contains(p.Groups, ""):
+		return "", Key{}, errors.New("issue token: an empty group")
 	case p.Subject != p.Context.AgentID:
 		return "", Key{}, errors.New("issue token: the subject is not the context's agent")
 	case len(p.Chain) > MaxDepth:

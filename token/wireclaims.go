@@ -21,6 +21,7 @@ type wireClaims struct {
 	iat, exp, nbf               time.Time // zero if absent
 	scope                       []string
 	ctx                         Context
+	groups                      []string
 	narrow                      *narrowClaims // nil if it has none of them
 }
 
@@ -53,6 +54,8 @@ func (w *wireClaims) UnmarshalJSON(data []byte) error {
 		case "ctx":
 			w.ctx, ok = readContext(d)
 			w.hasCtx = true
+		case "groups":
+			w.groups, ok = texts(d)
 		default:
 			known, good := w.readNarrow(d, name)
 			ok = good
@@ -161,6 +164,7 @@ func (w *wireClaims) claims() Claims {
 		Service:   w.service,
 		Scope:     w.scope,
 		Context:   w.ctx,
+		Groups:    w.groups,
 	}
 	if w.narrow != nil {
 		w.narrow.fill(&c)

@@ -139,26 +139,38 @@ func (v *Vault) removeSecret(ctx context.Context, ref string) *refusal.Refusal {
 	return nil
 }
 
-// Unrevoke lifts revocations. Every target must be revoked.
-func (v *Vault) Unrevoke(ctx context.Context, targets RevokeTargets, rec *audit.Record) *refusal.Refusal {
+// Unrevoke lifts revocations. Every target must be revoked. The owner is the
+// agent that revoked what is its own, empty for a revocation that holds for
+// everybody.
+func (v *Vault) Unrevoke(ctx context.Context, targets RevokeTargets, owner string, rec *audit.Record) *refusal.Refusal {
 	targets.fill(rec)
+	if owner != "" {
+		rec.Context = &audit.Context{AgentID: owner}
+	}
 	if refused := v.writable(); refused != nil {
 		return refused
 	}
 	if refused := targets.check(); refused != nil {
 		return refused
 	}
+	if owner != "" && targets.AgentID != "" {
+		return refusal.New("OWNER_INVALID", "an agent as a whole has no owner")
+	}
 	for i, id := range targets.targets() {
-		if id != "" && !v.revocations.Revoked(v.revocations.Key(revocationKinds[i], id), v.now()) {
+		key := v.revocations.Key(revocationKinds[i], id)
+		if owner != "" {
+			key = v.revocations.OwnedKey(revocationKinds[i], owner, id)
+		}
+		if id != "" && !v.revocations.Revoked(key, v.now()) {
 			return refusal.New("NOT_FOUND", "this %s is not revoked", revocationKinds[i]).
-				WithHint("vault.admin.listRevocations names what is")
+				WithHint("vault.admin.listRevocations names what is, and its owner if an agent has revoked its own")
 		}
 	}
 	for i, id := range targets.targets() {
 		if id == "" {
 			continue
 		}
-		err := v.revocations.Lift(ctx, revocationKinds[i], id)
+		err := v.revocations.Lift(ctx, revocationKinds[i], owner, id)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return storeRefusal(err)
 		}

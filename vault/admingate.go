@@ -24,9 +24,13 @@ const (
 // adminGate lets administrators in. A correct token always passes; failures
 // are counted by client address.
 type adminGate struct {
-	digest [sha256.Size]byte
-	now    func() time.Time
+	digest  [sha256.Size]byte
+	now     func() time.Time
+	guesses guesses
+}
 
+// guesses counts wrong credentials by client address.
+type guesses struct {
 	mu       sync.Mutex
 	window   time.Time // the minute that failures count for
 	failures map[netip.Prefix]int
@@ -45,14 +49,25 @@ func (v *Vault) Authorize(caller Caller, header http.Header) *refusal.Refusal {
 // that is not: it is for routes that agents use, too.
 func (v *Vault) IsAdmin(header http.Header) bool { return v.admin.holds(header["Authorization"]) }
 
+// CountGuess counts a credential that is neither the admin token nor an
+// agent's, on a route that takes both, and refuses to look at more of them.
+func (v *Vault) CountGuess(caller Caller) *refusal.Refusal { return v.admin.guessed(caller.Client) }
+
+func (g *adminGate) guessed(client netip.Addr) *refusal.Refusal {
+	if g.guesses.failed(client, g.now()) <= adminFailures {
+		return nil
+	}
+	r := refusal.New("RATE_LIMITED", "too many wrong admin tokens from this address").WithHint("try again in a minute")
+	r.RetryAfter = time.Minute
+	return r
+}
+
 func (g *adminGate) check(authorization []string, client netip.Addr) *refusal.Refusal {
 	if g.holds(authorization) {
 		return nil
 	}
-	if g.failed(client) > adminFailures {
-		r := refusal.New("RATE_LIMITED", "too many wrong admin tokens from this address").WithHint("try again in a minute")
-		r.RetryAfter = time.Minute
-		return r
+	if refused := g.guessed(client); refused != nil {
+		return refused
 	}
 	return refusal.New("ADMIN_UNAUTHORIZED", "this route needs the admin token").
 		WithHint("send it as Authorization: Bearer <admin token>").
@@ -76,7 +91,7 @@ func (g *adminGate) holds(authorization []string) bool {
 // failed counts a failure and returns how many there were in this minute. All
 // clients past a bound share one count, so that an attacker with many
 // addresses cannot fill the memory.
-func (g *adminGate) failed(client netip.Addr) int {
+func (g *guesses) failed(client netip.Addr, now time.Time) int {
 	bits := 128
 	if client = client.Unmap(); client.Is4() {
 		bits = 32
@@ -87,7 +102,7 @@ func (g *adminGate) failed(client netip.Addr) int {
 
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if now := g.now(); g.failures == nil || now.Sub(g.window) >= time.Minute || now.Before(g.window) {
+	if g.failures == nil || now.Sub(g.window) >= time.Minute || now.Before(g.window) {
 		g.window, g.failures = now, map[netip.Prefix]int{}
 	}
 	if _, known := g.failures[key]; !known && len(g.failures) >= adminClients {

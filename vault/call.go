@@ -56,10 +56,10 @@ func (v *Vault) Admit(req CallRequest, rec *audit.Record) (*token.Verified, *ref
 // decideAction decides whether the token's agent may call an action, and so
 // every agent that the token came from: whoever may no longer do something
 // has no child that may.
-func decideAction(svc *policy.Compiled, t *token.Verified, action string) (*policy.CompiledEndpoint, *refusal.Refusal) {
-	endpoint, refused := svc.DecideAction(t.Subject, action)
+func (st *State) decideAction(svc *policy.Compiled, t *token.Verified, action string) (*policy.CompiledEndpoint, *refusal.Refusal) {
+	endpoint, refused := svc.DecideAction(st.whoIn(&t.Claims, t.Subject), action)
 	for i := 0; refused == nil && i < len(t.Chain); i++ {
-		_, refused = svc.DecideAction(t.Chain[i].AgentID, action)
+		_, refused = svc.DecideAction(st.whoIn(&t.Claims, t.Chain[i].AgentID), action)
 	}
 	return endpoint, refused
 }
@@ -78,7 +78,7 @@ func (v *Vault) Call(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 	if req.Action == "" {
 		return refusal.New("ACTION_REQUIRED", "name the action in the field action")
 	}
-	endpoint, refused := decideAction(svc, t, req.Action)
+	endpoint, refused := v.decideAction(svc, t, req.Action)
 	if refused != nil {
 		return refused
 	}

@@ -68,7 +68,7 @@ func (v *Vault) Delegate(ctx context.Context, caller Caller, req DelegateRequest
 	// The child's agent must be one that could have such a token, and so must
 	// all that it comes from still be.
 	for _, agent := range append([]string{claims.Subject, parent.Subject}, agentsOf(parent.Chain)...) {
-		if refused := svc.DecideIssue(agent, claims.Scope); refused != nil {
+		if refused := svc.DecideIssue(v.whoIn(&claims, agent), claims.Scope); refused != nil {
 			return nil, refused
 		}
 	}
@@ -120,6 +120,7 @@ func (v *Vault) childClaims(parent *token.Verified, req DelegateRequest) (token.
 		Scope:   parent.Scope,
 		Context: parent.Context,
 		Bound:   parent.Bound,
+		Groups:  parent.Groups,
 	}
 	if len(parent.Chain) >= token.MaxDepth {
 		return c, tooMuch("depth", "the token is the %dth of its line, and the last", token.MaxDepth+1)

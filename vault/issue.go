@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -61,6 +62,10 @@ func (v *Vault) Issue(ctx context.Context, caller Caller, req IssueRequest, rec 
 	rec.Service = req.Service
 	rec.Scope = req.Scope
 	rec.Context = &audit.Context{AgentID: req.Context.AgentID, SessionID: req.Context.SessionID, TaskID: req.Context.TaskID}
+	if caller.Agent != "" {
+		// Whoever it says it is, the record is of who it is.
+		rec.Context.AgentID = caller.Agent
+	}
 
 	agent, refused := caller.agent(req.Context.AgentID)
 	if refused != nil {
@@ -79,14 +84,15 @@ func (v *Vault) Issue(ctx context.Context, caller Caller, req IssueRequest, rec 
 	if refused != nil {
 		return nil, refused
 	}
-	if refused := svc.DecideIssue(agent, req.Scope); refused != nil {
+	groups := claimedGroups(svc, caller.Groups)
+	if refused := svc.DecideIssue(v.who(agent, groups), req.Scope); refused != nil {
 		return nil, refused
 	}
 
 	if refused := checkLimits(svc, req.Limits); refused != nil {
 		return nil, refused
 	}
-	bound, refused := v.bind(req.Holder, req.Bind, caller.Binding, "")
+	bound, refused := v.bind(req.Holder, req.Bind, cmp.Or(caller.Binding, v.demandedBinding(agent)), "")
 	if refused != nil {
 		return nil, refused
 	}
@@ -100,16 +106,28 @@ func (v *Vault) Issue(ctx context.Context, caller Caller, req IssueRequest, rec 
 		Context:   tc,
 		Limits:    req.Limits,
 		Bound:     bound,
+		Groups:    groups,
 	}, rec)
 }
 
 // sign makes a token of claims that have been decided on, and records it.
 func (v *Vault) sign(ctx context.Context, claims token.Claims, rec *audit.Record) (*IssueResult, *refusal.Refusal) {
 	claims.ID = uuid.NewString()
+	if a := v.agents.get(claims.Subject); a != nil && !a.ExpiresAt.IsZero() && a.ExpiresAt.Before(claims.ExpiresAt) {
+		claims.ExpiresAt = a.ExpiresAt // no token outlives its agent
+	}
 	keys := v.revocationKeys(&claims)
 	if code := v.revoked(keys); code != "" {
 		return nil, revokedRefusal(code)
 	}
+	if claims.ExpiresAt.Unix() <= claims.IssuedAt.Unix() {
+		return nil, revokedRefusal("AGENT_EXPIRED")
+	}
+	if a := v.agents.get(claims.Subject); a != nil && !bindingHolds(a.Binding, claims.Bound) {
+		return nil, refusal.New("TOKEN_BINDING_REQUIRED", "tokens of this agent are bound to their holder, who has to show what to bind them to").
+			WithHint("what is demanded: %s", a.Binding)
+	}
+	v.noteUse(claims.Subject, v.now())
 	raw, key, err := v.tokens.Sign(claims)
 	if errors.Is(err, token.ErrTooLong) {
 		return nil, refusal.New("TOKEN_TOO_LONG", "what is asked for does not fit into a token of %d bytes", token.MaxLength).

@@ -66,7 +66,7 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 	if !ok {
 		return svc.NoEndpoint(method, req.EscapedPath)
 	}
-	if endpoint, refused = decideAlternatives(svc, endpoint, t, req, r.ContentLength != 0); refused != nil {
+	if endpoint, refused = v.decideAlternatives(svc, endpoint, t, req, r.ContentLength != 0); refused != nil {
 		return refused
 	}
 	rec.Action = endpoint.Name
@@ -89,7 +89,7 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 // that the token may use: two actions may differ only in what they are called
 // and which scope they need. If there is none, the refusal of the first says
 // why.
-func decideAlternatives(svc *policy.Compiled, first *policy.CompiledEndpoint, t *token.Verified, req ProxyRequest, hasBody bool) (*policy.CompiledEndpoint, *refusal.Refusal) {
+func (st *State) decideAlternatives(svc *policy.Compiled, first *policy.CompiledEndpoint, t *token.Verified, req ProxyRequest, hasBody bool) (*policy.CompiledEndpoint, *refusal.Refusal) {
 	alternatives, why := first.AlternativesFor(req.RawQuery)
 	if why != nil {
 		return nil, why
@@ -103,7 +103,7 @@ func decideAlternatives(svc *policy.Compiled, first *policy.CompiledEndpoint, t 
 			continue
 		}
 		fits = true
-		_, refused := decideAction(svc, t, e.Name)
+		_, refused := st.decideAction(svc, t, e.Name)
 		if refused == nil {
 			refused = e.DecideScope(t.Scope)
 		}

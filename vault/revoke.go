@@ -47,13 +47,25 @@ func (t RevokeTargets) fill(rec *audit.Record) {
 }
 
 // Revoke makes the targets useless for every call that starts after it
-// returns. The revocation is kept even if a refusal says that it could not be
+// returns. For a caller who is known as an agent, they are its own: of a token,
+// session or task of the same id that is another agent's, nothing changes, and
+// nothing is told. The revocation is kept even if a refusal says that it could not be
 // recorded or stored: on the safe side.
 func (v *Vault) Revoke(ctx context.Context, caller Caller, targets RevokeTargets, reason string, rec *audit.Record) *refusal.Refusal {
 	targets.fill(rec)
 	rec.Reason = reason
-	if caller.Agent == "" && !caller.Trusted {
+	owner := ""
+	switch {
+	case caller.Admin || caller.Trusted:
+	case caller.Agent == "":
 		return unauthenticated()
+	default:
+		owner = caller.Agent
+		rec.Context = &audit.Context{AgentID: owner}
+		if targets.AgentID != "" && targets.AgentID != owner {
+			return refusal.New("AGENT_MISMATCH", "an agent can revoke itself and what is its own, and no other agent").
+				WithHint("an administrator revokes whatever there is, with the admin token as Authorization: Bearer")
+		}
 	}
 	if refused := targets.check(); refused != nil {
 		return refused
@@ -68,6 +80,9 @@ func (v *Vault) Revoke(ctx context.Context, caller Caller, targets RevokeTargets
 			continue
 		}
 		r := revocations.Revocation{Kind: revocationKinds[i], ID: id, Reason: reason, Since: now}
+		if r.Kind != revocations.Agent {
+			r.Owner = owner
+		}
 		switch r.Kind {
 		case revocations.Token:
 			// No token outlives this, whatever it is.
@@ -102,6 +117,7 @@ func (v *Vault) Revoke(ctx context.Context, caller Caller, targets RevokeTargets
 type RevocationInfo struct {
 	Kind    string `json:"kind"`
 	ID      string `json:"id"`
+	Owner   string `json:"owner,omitempty"` // the agent it holds for, if not for all
 	Reason  string `json:"reason"`
 	Since   int64  `json:"since"`             // milliseconds
 	Expires int64  `json:"expires,omitempty"` // milliseconds, 0 for never
@@ -115,7 +131,7 @@ func (v *Vault) ListRevocations(ctx context.Context) ([]RevocationInfo, *refusal
 	}
 	out := make([]RevocationInfo, len(list))
 	for i, r := range list {
-		out[i] = RevocationInfo{Kind: r.Kind.String(), ID: r.ID, Reason: r.Reason, Since: r.Since.UnixMilli()}
+		out[i] = RevocationInfo{Kind: r.Kind.String(), ID: r.ID, Owner: r.Owner, Reason: r.Reason, Since: r.Since.UnixMilli()}
 		if !r.Expires.IsZero() {
 			out[i].Expires = r.Expires.UnixMilli()
 		}

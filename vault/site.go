@@ -52,7 +52,7 @@ func (v *Vault) AdmitSite(ctx context.Context, req SiteRequest, rec *audit.Recor
 			WithChallenge(`Bearer error="insufficient_scope", scope="`+strings.Join(req.Scope, " ")+`"`))
 	}
 	for _, agent := range append([]string{t.Subject}, agentsOf(t.Chain)...) {
-		if refused := svc.DecideIssue(agent, t.Scope); refused != nil {
+		if refused := svc.DecideIssue(v.whoIn(&t.Claims, agent), t.Scope); refused != nil {
 			return no(t, refused)
 		}
 	}

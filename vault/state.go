@@ -13,6 +13,7 @@ import (
 	"github.com/tidwall/gjson"
 	"go.uber.org/zap"
 
+	"github.com/caddyvault/caddyvault/agents"
 	"github.com/caddyvault/caddyvault/audit"
 	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/store"
@@ -61,6 +62,7 @@ type State struct {
 	revocations *revocations.Set
 	audit       *audit.Log
 	services    services
+	agents      agentSet
 	live        *liveCalls
 	watchers    watchers
 	budgets     *budgets
@@ -110,6 +112,10 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		Now:         o.Now,
 		ValidateService: func(name string, data []byte) error {
 			_, err := policy.ParseService(name, data)
+			return err
+		},
+		ValidateAgent: func(name string, data []byte) error {
+			_, err := agents.Parse(name, data)
 			return err
 		},
 	})
@@ -170,10 +176,24 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 			o.Logger.Error("service file is not valid", zap.String("service", svc.name), zap.Error(svc.err))
 		}
 	}
+	st.readLastUse()
+	agentWatcher, err := st.watchAgents(background)
+	if err != nil {
+		stop()
+		watcher.Close()
+		return nil, err
+	}
+	for _, f := range st.agents.files {
+		if f.err != nil {
+			o.Logger.Error("agent file is not valid", zap.Error(f.err))
+		}
+	}
 	st.revocations.OnEnforce(func(revocations.Revocation) { st.live.revoked() })
-	st.background.Add(3)
+	st.background.Add(5)
 	go st.rotateOnSchedule(background)
 	go st.follow(background, watcher)
+	go st.followAgents(background, agentWatcher)
+	go st.keepLastUse(background)
 	go st.cutRevoked(background)
 	return st, nil
 }

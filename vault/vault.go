@@ -63,6 +63,9 @@ type Vault struct {
 	Config
 	tokens *token.Authority
 	admin  adminGate
+
+	// keyGuesses counts wrong agent keys.
+	keyGuesses guesses
 }
 
 // Caller is who is asking.
@@ -73,9 +76,17 @@ type Caller struct {
 	Agent   string
 	Trusted bool
 
-	// Binding is how the agent's tokens have to be bound, as its record says:
-	// BindDPoP, BindMTLS, BindAny, or "" for no matter.
+	// Binding is how the agent's tokens have to be bound, whatever its record
+	// says: BindDPoP, BindMTLS, BindAny, or "" for no matter.
 	Binding string
+
+	// Admin is set if the caller has shown the admin token on a route that
+	// agents use, too.
+	Admin bool
+
+	// Groups are those that the issuer who vouched for the agent says it is
+	// in; its record may have more.
+	Groups []string
 
 	// Client is the address of the connection's other end, the zero Addr for
 	// a Unix socket.
@@ -128,10 +139,12 @@ func randomBytes(n int) []byte {
 // tokenKeys is what calls need to know of a token beside its claims, computed
 // once when the token is verified.
 type tokenKeys struct {
-	own    [4]revocations.Key // its entries in the revocation index
+	own    [7]revocations.Key // its entries in the revocation index
 	above  []aboveKey         // those of the tokens it was derived from
 	limits limits             // the budgets that its calls count against
 
+	agent     string
+	agents    []string // those of the tokens above, if they are others
 	ancestors []string // the ids of those tokens, the parent first
 
 	key token.Key // that signed it
@@ -144,66 +157,98 @@ type aboveKey struct {
 	kind uint8 // an index of revocationCodes
 }
 
-// revocationKinds and revocationCodes stand in the order in which a revoked
-// token is told why.
-var (
-	revocationKinds = [4]revocations.Kind{revocations.Token, revocations.Session, revocations.Task, revocations.Agent}
-	revocationCodes = [4]string{"TOKEN_REVOKED", "SESSION_REVOKED", "TASK_REVOKED", "AGENT_REVOKED"}
-)
+// revocationKinds stand in the order of RevokeTargets.
+var revocationKinds = [4]revocations.Kind{revocations.Token, revocations.Session, revocations.Task, revocations.Agent}
+
+// revocationCodes stand in the order in which a revoked token is told why:
+// token, session and task, each revoked for everybody or by its own agent, and
+// the agent.
+var revocationCodes = [7]string{"TOKEN_REVOKED", "TOKEN_REVOKED", "SESSION_REVOKED", "SESSION_REVOKED", "TASK_REVOKED", "TASK_REVOKED", "AGENT_REVOKED"}
 
 const (
-	kindToken = 0
-	kindTask  = 2
-	kindAgent = 3
+	kindToken   = 0
+	kindSession = 2
+	kindTask    = 4
+	kindAgent   = 6
+
+	byOwner = 1 // added to a kind
 )
 
 func (st *State) revocationKeys(c *token.Claims) *tokenKeys {
-	ids := [4]string{c.ID, c.Context.SessionID, c.Context.TaskID, c.Subject}
-	keys := &tokenKeys{key: c.Key}
-	for i, id := range ids {
-		keys.own[i] = st.revocations.Key(revocationKinds[i], id)
+	keys := &tokenKeys{key: c.Key, agent: c.Subject}
+	set := st.revocations
+	for i, id := range [3]string{c.ID, c.Context.SessionID, c.Context.TaskID} {
+		keys.own[2*i] = set.Key(revocationKinds[i], id)
+		keys.own[2*i+byOwner] = set.OwnedKey(revocationKinds[i], c.Subject, id)
 	}
-	// A family has one session. Agents and tasks that are the same as below
-	// are looked at once.
-	add := func(kind uint8, id string) {
-		k := aboveKey{st.revocations.Key(revocationKinds[kind], id), kind}
+	keys.own[kindAgent] = set.Key(revocations.Agent, c.Subject)
+
+	// A family has one session. What is the same as below is looked at once.
+	add := func(kind uint8, key revocations.Key) {
+		k := aboveKey{key, kind}
 		if k.key != keys.own[kind] && !slices.Contains(keys.above, k) {
 			keys.above = append(keys.above, k)
 		}
 	}
+	tokens, tasks := []string{c.ID}, []string{c.Context.TaskID}
 	for _, a := range c.Chain {
 		keys.ancestors = append(keys.ancestors, a.ID)
-		add(kindToken, a.ID)
-		add(kindAgent, a.AgentID)
+		if a.AgentID != c.Subject && !slices.Contains(keys.agents, a.AgentID) {
+			keys.agents = append(keys.agents, a.AgentID)
+		}
+		tokens = append(tokens, a.ID)
+		add(kindToken, set.Key(revocations.Token, a.ID))
+		add(kindAgent, set.Key(revocations.Agent, a.AgentID))
 		if a.TaskID != "" {
-			add(kindTask, a.TaskID)
+			tasks = append(tasks, a.TaskID)
+			add(kindTask, set.Key(revocations.Task, a.TaskID))
+		}
+		// What an agent revokes as its own takes along all that was derived
+		// from a token of it.
+		add(kindSession+byOwner, set.OwnedKey(revocations.Session, a.AgentID, c.Context.SessionID))
+		for _, id := range tokens {
+			add(kindToken+byOwner, set.OwnedKey(revocations.Token, a.AgentID, id))
+		}
+		for _, id := range tasks {
+			add(kindTask+byOwner, set.OwnedKey(revocations.Task, a.AgentID, id))
 		}
 	}
 	return keys
 }
 
-// revoked returns the code of the first of the keys that is revoked, or "".
+// revoked returns the code of the first reason for which a token does nothing
+// any more, or "": it or one above it is revoked, or an agent of theirs is
+// disabled or has ended.
 func (st *State) revoked(keys *tokenKeys) string {
 	if keys.key.Dead() {
 		return "TOKEN_REVOKED"
 	}
 	now := st.now()
-	for i, k := range keys.own {
-		if st.revocations.Revoked(k, now) {
-			return revocationCodes[i]
-		}
+	if i := st.revocations.Any(now, keys.own[:]...); i >= 0 {
+		return revocationCodes[i]
 	}
 	for _, k := range keys.above {
 		if st.revocations.Revoked(k.key, now) {
 			return revocationCodes[k.kind]
 		}
 	}
+	if code := st.agentBlocked(keys.agent, now); code != "" {
+		return code
+	}
+	for _, agent := range keys.agents {
+		if code := st.agentBlocked(agent, now); code != "" {
+			return code
+		}
+	}
 	return ""
 }
 
 func revokedRefusal(code string) *refusal.Refusal {
-	what, _, _ := strings.Cut(code, "_")
-	return refusal.New(code, "this "+strings.ToLower(what)+" has been revoked")
+	what, how, _ := strings.Cut(code, "_")
+	if how == "EXPIRED" {
+		return refusal.New(code, "this "+strings.ToLower(what)+" has expired")
+	}
+	return refusal.New(code, "this "+strings.ToLower(what)+" has been "+strings.ToLower(how))
 }
 
 // verify checks a token, that it is not revoked, and who holds it.

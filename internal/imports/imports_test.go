@@ -19,6 +19,7 @@ const module = "github.com/caddyvault/caddyvault"
 var free = map[string][]string{
 	"/refusal":                nil,
 	"/policy":                 {"/refusal"},
+	"/agents":                 {"/policy"},
 	"/token":                  {"/refusal", "/store/fsx"},
 	"/store":                  nil,
 	"/store/fsx":              nil,
@@ -31,8 +32,8 @@ var free = map[string][]string{
 	"/legacy":                 {"/store/fsx", "/refusal"},
 	"/templates":              {"/policy", "/refusal"},
 	"/upstream/scrub":         nil,
-	"/vault":                  {"/policy", "/token", "/audit", "/refusal", "/store", "/store/file", "/store/fsx", "/store/secrets", "/store/revocations"},
-	"/handlers":               {"/vault", "/policy", "/audit", "/refusal", "/token"},
+	"/vault":                  {"/policy", "/agents", "/token", "/audit", "/refusal", "/store", "/store/file", "/store/fsx", "/store/secrets", "/store/revocations"},
+	"/handlers":               {"/vault", "/agents", "/policy", "/audit", "/refusal", "/token"},
 	"/bench":                  nil,
 	"/internal/need":          nil,
 	"/integration/shell":      nil,

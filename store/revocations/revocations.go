@@ -11,6 +11,8 @@ package revocations
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -66,8 +68,14 @@ func ParseKind(s string) (Kind, bool) {
 
 // Revocation is one thing revoked.
 type Revocation struct {
-	Kind    Kind
-	ID      string // at most MaxID bytes
+	Kind Kind
+	ID   string // at most MaxID bytes
+
+	// Owner is the agent whose token, session or task of that id is meant, at
+	// most MaxID bytes; empty means whoever's it is. Agents choose the ids of
+	// sessions and tasks themselves, so one id may be several agents'.
+	Owner string
+
 	Reason  string // at most MaxReason characters
 	Since   time.Time
 	Expires time.Time // when it stops counting; zero: never
@@ -99,7 +107,19 @@ type Set struct {
 type record struct {
 	Reason string `json:"reason,omitempty"`
 	Since  int64  `json:"since"` // Unix milliseconds
+
+	// Owner and ID are those of a revocation with an owner: its key holds
+	// their digest, as the two together may be too long for one.
+	Owner string `json:"owner,omitempty"`
+	ID    string `json:"id,omitempty"`
 }
+
+// owned is added to the kind in a Key that has an owner, and ownedSuffix to
+// its name in the store.
+const (
+	owned       = 8
+	ownedSuffix = "-of"
+)
 
 // Open loads all live revocations of st.
 func Open(ctx context.Context, st store.Store, opts Options) (*Set, error) {
@@ -110,7 +130,7 @@ func Open(ctx context.Context, st store.Store, opts Options) (*Set, error) {
 	s.table.Store(newTable(0))
 	var bad error
 	err := store.Range(ctx, st, store.Revocations, func(e store.Entry) bool {
-		kind, id, ok := splitKey(e.Key)
+		kind, _, id, ok := splitKey(e.Key)
 		if !ok {
 			// Not ours to drop: an unknown kind may be a newer version's
 			// kill switch.
@@ -143,6 +163,31 @@ func (s *Set) Key(kind Kind, id string) Key {
 	return k
 }
 
+// OwnedKey is Key for what is an owner's only; the zero Key for an empty id or
+// owner. See Revocation.Owner.
+func (s *Set) OwnedKey(kind Kind, owner, id string) Key {
+	if id == "" || owner == "" {
+		return Key{}
+	}
+	return s.Key(kind+owned, ownedID(owner, id))
+}
+
+// key returns the key of a revocation.
+func (s *Set) key(r Revocation) Key {
+	if r.Owner != "" {
+		return s.OwnedKey(r.Kind, r.Owner, r.ID)
+	}
+	return s.Key(r.Kind, r.ID)
+}
+
+// ownedID stands in for an owner and an id. The length keeps two pairs apart
+// that read the same one after the other.
+func ownedID(owner, id string) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%d:%s%s", len(owner), owner, id)
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
 // mix spreads h and the kind over 64 bits, one-to-one for a given kind
 // (the finalizer of SplitMix64).
 func mix(h, kind uint64) uint64 {
@@ -155,14 +200,18 @@ func mix(h, kind uint64) uint64 {
 // Save makes r durable. It is not in force until Enforce; a crash in between
 // puts it into force at the next Open.
 func (s *Set) Save(ctx context.Context, r Revocation) error {
-	key, err := storeKey(r.Kind, r.ID)
+	key, err := storeKey(r.Kind, r.Owner, r.ID)
 	if err != nil {
 		return err
 	}
 	if len(r.Reason) > 4*MaxReason || len([]rune(r.Reason)) > MaxReason {
 		return fmt.Errorf("%w: reason longer than %d characters", ErrInvalid, MaxReason)
 	}
-	value, err := json.Marshal(record{strings.ToValidUTF8(r.Reason, "\uFFFD"), r.Since.UnixMilli()})
+	rec := record{Reason: strings.ToValidUTF8(r.Reason, "\uFFFD"), Since: r.Since.UnixMilli()}
+	if r.Owner != "" {
+		rec.Owner, rec.ID = r.Owner, r.ID
+	}
+	value, err := json.Marshal(rec)
 	if err != nil {
 		return fmt.Errorf("revocation of a %s: %w", r.Kind, err)
 	}
@@ -175,10 +224,10 @@ func (s *Set) Save(ctx context.Context, r Revocation) error {
 // Enforce puts r into force at once and then calls the hooks. It does no
 // I/O. An id that Save would refuse is ignored.
 func (s *Set) Enforce(r Revocation) {
-	if _, err := storeKey(r.Kind, r.ID); err != nil {
+	if _, err := storeKey(r.Kind, r.Owner, r.ID); err != nil {
 		return
 	}
-	s.put(s.Key(r.Kind, r.ID), millis(r.Expires))
+	s.put(s.key(r), millis(r.Expires))
 	if hooks := s.hooks.Load(); hooks != nil {
 		for _, f := range *hooks {
 			f(r)
@@ -186,10 +235,10 @@ func (s *Set) Enforce(r Revocation) {
 	}
 }
 
-// Lift undoes a revocation: durably, then in force. store.ErrNotFound if
-// there is none.
-func (s *Set) Lift(ctx context.Context, kind Kind, id string) error {
-	key, err := storeKey(kind, id)
+// Lift undoes a revocation: durably, then in force. The owner is that of the
+// revocation, empty if it has none. store.ErrNotFound if there is none.
+func (s *Set) Lift(ctx context.Context, kind Kind, owner, id string) error {
+	key, err := storeKey(kind, owner, id)
 	if err != nil {
 		return err
 	}
@@ -198,7 +247,7 @@ func (s *Set) Lift(ctx context.Context, kind Kind, id string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.table.Load().find(s.Key(kind, id)); e != nil {
+	if e := s.table.Load().find(s.key(Revocation{Kind: kind, Owner: owner, ID: id})); e != nil {
 		e.exp.Store(lifted)
 	}
 	return nil
@@ -231,7 +280,7 @@ func (s *Set) Any(now time.Time, keys ...Key) int {
 func (s *Set) List(ctx context.Context) ([]Revocation, error) {
 	var list []Revocation
 	err := store.Range(ctx, s.st, store.Revocations, func(e store.Entry) bool {
-		kind, id, ok := splitKey(e.Key)
+		_, kind, id, ok := splitKey(e.Key)
 		if !ok {
 			return true
 		}
@@ -239,6 +288,9 @@ func (s *Set) List(ctx context.Context) ([]Revocation, error) {
 		var v record
 		if json.Unmarshal(e.Value, &v) == nil { // what is revoked is, whatever its reason
 			r.Reason, r.Since = v.Reason, time.UnixMilli(v.Since)
+			if v.Owner != "" {
+				r.Owner, r.ID = v.Owner, v.ID
+			}
 		}
 		list = append(list, r)
 		return true
@@ -295,20 +347,33 @@ func millis(t time.Time) int64 {
 	return max(ms, lifted) // 0 means never
 }
 
-func storeKey(kind Kind, id string) (string, error) {
+func storeKey(kind Kind, owner, id string) (string, error) {
 	switch {
-	case kind == 0 || kind >= kindEnd:
+	case kind == 0 || kind >= kindEnd || kind == Agent && owner != "":
 		return "", fmt.Errorf("%w: no such kind", ErrInvalid)
 	case id == "":
 		return "", fmt.Errorf("%w: empty id", ErrInvalid)
-	case len(id) > MaxID:
+	case len(id) > MaxID || len(owner) > MaxID:
 		return "", fmt.Errorf("%w: id longer than %d bytes", ErrInvalid, MaxID)
+	case owner != "":
+		return store.Revocations + kind.String() + ownedSuffix + "/" + ownedID(owner, id), nil
 	}
 	return store.Revocations + kind.String() + "/" + id, nil
 }
 
-func splitKey(key string) (Kind, string, bool) {
+// splitKey returns the kind as Key takes it, the kind alone, and the id or what
+// stands in for it.
+func splitKey(key string) (hashed, kind Kind, id string, ok bool) {
 	name, id, ok := strings.Cut(strings.TrimPrefix(key, store.Revocations), "/")
-	kind, known := ParseKind(name)
-	return kind, id, ok && known && id != ""
+	if !ok || id == "" {
+		return 0, 0, "", false
+	}
+	base, isOwned := strings.CutSuffix(name, ownedSuffix)
+	if kind, ok = ParseKind(base); !ok || isOwned && kind == Agent {
+		return 0, 0, "", false
+	}
+	if isOwned {
+		return kind + owned, kind, id, true
+	}
+	return kind, kind, id, true
 }

@@ -47,9 +47,9 @@ func TestLife(t *testing.T) {
 	var hooked []Revocation
 	s.OnEnforce(func(r Revocation) { hooked = append(hooked, r) })
 	list := []Revocation{
-		{Token, "a", "lost", now, now.Add(time.Hour)},
-		{Session, "a/b %\n", "", now, time.Time{}},
-		{Agent, "a", "line\nbreak", now, time.Time{}},
+		{Kind: Token, ID: "a", Reason: "lost", Since: now, Expires: now.Add(time.Hour)},
+		{Kind: Session, ID: "a/b %\n", Since: now},
+		{Kind: Agent, ID: "a", Reason: "line\nbreak", Since: now},
 	}
 	for _, r := range list {
 		if err := s.Save(t.Context(), r); err != nil {
@@ -97,13 +97,13 @@ func TestLife(t *testing.T) {
 	st = openStore(t, dir)
 	s = openSet(t, st)
 	check(s)
-	if err := s.Lift(t.Context(), Agent, "a"); err != nil {
+	if err := s.Lift(t.Context(), Agent, "", "a"); err != nil {
 		t.Fatal(err)
 	}
 	if s.Revoked(s.Key(Agent, "a"), now) {
 		t.Fatal("lifted and in force")
 	}
-	if err := s.Lift(t.Context(), Agent, "a"); !errors.Is(err, store.ErrNotFound) {
+	if err := s.Lift(t.Context(), Agent, "", "a"); !errors.Is(err, store.ErrNotFound) {
 		t.Fatalf("second lift: %v", err)
 	}
 	s.Enforce(list[2])
@@ -226,7 +226,7 @@ func BenchmarkLoad(b *testing.B) {
 		wg.Go(func() {
 			for i := w; i < n; i += writers {
 				id := fmt.Sprintf("01890a5d-ac96-774b-bcce-%012x", i)
-				if err := s.Save(b.Context(), Revocation{Token, id, "lost", exp, exp}); err != nil {
+				if err := s.Save(b.Context(), Revocation{Kind: Token, ID: id, Reason: "lost", Since: exp, Expires: exp}); err != nil {
 					b.Error(err)
 					return
 				}
@@ -257,4 +257,64 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// TestOwned shows that a revocation with an owner is that owner's only, and
+// stays so after a restart.
+func TestOwned(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	st := openStore(t, dir)
+	s := openSet(t, st)
+	now := time.Now()
+	long := strings.Repeat("o", MaxID)
+	list := []Revocation{
+		{Kind: Session, ID: "s1", Owner: "tony", Since: now},
+		{Kind: Token, ID: long, Owner: long, Since: now, Expires: now.Add(time.Hour)},
+	}
+	for _, r := range list {
+		if err := s.Save(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		s.Enforce(r)
+	}
+	check := func(s *Set) {
+		t.Helper()
+		for _, c := range []struct {
+			key  Key
+			want bool
+		}{
+			{s.OwnedKey(Session, "tony", "s1"), true},
+			{s.OwnedKey(Token, long, long), true},
+			{s.Key(Session, "s1"), false},
+			{s.OwnedKey(Session, "steve", "s1"), false},
+			{s.OwnedKey(Session, "tonys", "1"), false},
+			{s.OwnedKey(Session, "ton", "ys1"), false},
+			{s.OwnedKey(Task, "tony", "s1"), false},
+			{s.OwnedKey(Token, "tony", "s1"), false},
+			{s.OwnedKey(Session, "", "s1"), false},
+			{s.OwnedKey(Session, "tony", ""), false},
+		} {
+			if got := s.Revoked(c.key, now); got != c.want {
+				t.Errorf("revoked is %v, want %v", got, c.want)
+			}
+		}
+		got, err := s.List(t.Context())
+		if err != nil || len(got) != 2 || got[0].Owner != long || got[0].ID != long || got[1].Owner != "tony" || got[1].ID != "s1" || got[1].Kind != Session {
+			t.Errorf("list: %+v, %v", got, err)
+		}
+	}
+	check(s)
+	st.Close()
+	st = openStore(t, dir)
+	s = openSet(t, st)
+	check(s)
+	if err := s.Lift(t.Context(), Session, "", "s1"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("lifted for everybody: %v", err)
+	}
+	if err := s.Lift(t.Context(), Session, "tony", "s1"); err != nil || s.Revoked(s.OwnedKey(Session, "tony", "s1"), now) {
+		t.Errorf("lift: %v", err)
+	}
+	if err := s.Save(t.Context(), Revocation{Kind: Agent, ID: "steve", Owner: "tony"}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("an agent with an owner: %v", err)
+	}
 }
