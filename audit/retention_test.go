@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -196,16 +197,16 @@ func TestClock(t *testing.T) {
 	dir := t.TempDir()
 	var events []string
 	synctest.Test(t, func(t *testing.T) {
-		off := time.Duration(0)
-		now := func() time.Time { return time.Now().Add(off) }
+		var off atomic.Int64
+		now := func() time.Time { return time.Now().Add(time.Duration(off.Load())) }
 		l := open(t, Options{Dir: dir, Now: now})
 		for _, o := range []time.Duration{0, 500 * time.Millisecond, time.Hour, time.Hour, -time.Minute} {
-			off = o
+			off.Store(int64(o))
 			appendOK(t, l, Record{Event: "test"})
 			time.Sleep(10 * time.Minute)
 		}
 		_ = l.Close()
-		off = -24 * time.Hour
+		off.Store(int64(-24 * time.Hour))
 		l = open(t, Options{Dir: dir, Now: now})
 		appendOK(t, l, Record{Event: "test"})
 		_ = l.Close()
