@@ -71,6 +71,7 @@ func (w *writer) open() (err error) {
 		return fmt.Errorf("sync %s: %w", currentName, err)
 	}
 	w.l.tree.begin(w.check.tree, w.check.work)
+	w.check = nil // it holds the hashes of many records
 	return w.begin(recovered, unknown)
 }
 

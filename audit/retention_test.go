@@ -83,6 +83,12 @@ func TestRetention(t *testing.T) {
 	}
 	verifyOK(t, dir)
 
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if first, ok := parseIndexName(name); ok && first <= r.Dropped {
+			t.Errorf("%s is still there", name)
+		}
+	}
+
 	// A crash before the segment was removed.
 	first := files[r.Segments[0].Name]
 	dir2 := writeDir(t, with(files, sealedName(1), first))

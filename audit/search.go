@@ -75,6 +75,9 @@ func (s *search) sealed(p part) error {
 		s.found, s.end, s.next = s.found[:found], false, 0
 		err = s.file(f, p.first, p.size, nil)
 	}
+	if errors.Is(err, fs.ErrNotExist) && !s.l.view.has(p) {
+		return nil // it was dropped meanwhile, and what is older before it
+	}
 	return err
 }
 

@@ -161,5 +161,8 @@ func (v *view) drop(p part) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.sealed = slices.DeleteFunc(slices.Clone(v.sealed), func(q part) bool { return q == p })
+	if v.poke != nil { // its index goes, too
+		v.poke()
+	}
 	v.tell()
 }
