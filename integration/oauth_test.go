@@ -29,10 +29,22 @@ func TestStandardClients(t *testing.T) {
 		}
 		t.Skip("NOT TESTED: run npm ci in integration/oauth")
 	}
-	s := start(t, config{vault: "issuer " + oauthIssuer + "\n dpop_nonce on"})
+	for name, trust := range map[string]string{"none": "loopback", "secret": "none"} {
+		t.Run(name, func(t *testing.T) { standardClient(t, name == "secret", trust) })
+	}
+}
+
+func standardClient(t *testing.T, secret bool, trust string) {
+	t.Parallel()
+	s := start(t, config{vault: "issuer " + oauthIssuer + "\n dpop_nonce on\n agents {\n trust " + trust + "\n }"})
+	key, methods := "", `"clientCredentials_none": ["bearer","github:repos:read",600],`
+	if secret {
+		key = s.addAgent("tony", "")
+		methods = strings.Replace(methods, "none", "basic", 1) + strings.Replace(methods, "none", "post", 1)
+	}
 	cmd := exec.CommandContext(t.Context(), "node", "client.mjs")
 	cmd.Dir = "oauth"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "ISSUER=" + oauthIssuer, "BASE=" + s.base, "AGENT=tony"}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "ISSUER=" + oauthIssuer, "BASE=" + s.base, "AGENT=tony", "SECRET=" + key}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -42,7 +54,7 @@ func TestStandardClients(t *testing.T) {
 	compareResults(t, string(out), `{
 		"discovered": ["https://vault.test/oauth/token","https://vault.test/oauth/introspect","https://vault.test/oauth/revoke","https://vault.test/.well-known/jwks.json"],
 		"resource": ["https://vault.test"],
-		"clientCredentials_none": ["bearer","github:repos:read",600],
+		`+methods+`
 		"verified": ["EdDSA","tony","github",["github:repos:read"]],
 		"called": [200,"o/r"],
 		"introspected": [true,"tony","github:repos:read","Bearer",600],
@@ -58,7 +70,6 @@ func TestStandardClients(t *testing.T) {
 	}`)
 
 	// The same decisions leave the same records.
-	s.barrier()
 	records, _ := s.auditLog(0)
 	count := map[string]int{}
 	for _, r := range records {
@@ -90,6 +101,24 @@ func TestGoClient(t *testing.T) {
 	res.Body.Close()
 	if res.StatusCode != http.StatusOK {
 		t.Errorf("status %d", res.StatusCode)
+	}
+	key := s.addAgent("tony", "")
+	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInParams, oauth2.AuthStyleInHeader} {
+		known := conf
+		known.ClientSecret, known.AuthStyle = key, style
+		if _, err := known.Token(ctx); err != nil {
+			t.Error(err)
+		}
+		for _, wrong := range []string{key[:len(key)-1] + "0", key + "0", "cva_x"} {
+			known.ClientSecret = wrong
+			if r, ok := errors.AsType[*oauth2.RetrieveError](func() error { _, err := known.Token(ctx); return err }()); wrong != key && (!ok || r.ErrorCode != "invalid_client") {
+				t.Errorf("a wrong key: %v", r)
+			}
+		}
+		known.ClientID, known.ClientSecret = "steve", key
+		if _, err := known.Token(ctx); err == nil {
+			t.Error("a key of another agent")
+		}
 	}
 	// Being trusted does not do for a client that offers a secret.
 	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInParams, oauth2.AuthStyleInHeader} {
