@@ -3,11 +3,8 @@ package audit
 import (
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
-	"math"
-	"os"
 	"runtime"
 	"time"
 
@@ -299,37 +296,6 @@ func (w *writer) write() error {
 	return nil
 }
 
-// roomStep is how much room a segment gets at a time.
-const roomStep = 1 << 20
-
-// errNoRoom says that nothing was written, because there is no room for it.
-var errNoRoom = errors.New("no room on the disk")
-
-// makeRoom reserves what the tail needs, so that a full disk shows before
-// anything was written, and not with half of it.
-func (w *writer) makeRoom() error {
-	need := w.durable + int64(len(w.tail))
-	if need <= w.allocated {
-		return nil
-	}
-	from := max(w.allocated, w.durable+int64(w.written))
-	end := (need/roomStep + 1) * roomStep
-	can, err := w.file.Allocate(from, end)
-	if err != nil { // there may be room for just this
-		end = need
-		can, err = w.file.Allocate(from, end)
-	}
-	switch {
-	case err != nil:
-		return fmt.Errorf("%w: %w", errNoRoom, err)
-	case !can:
-		w.allocated = math.MaxInt64
-	default:
-		w.allocated = end
-	}
-	return nil
-}
-
 // settle notes that n bytes of the tail, up to seq, are on disk.
 func (w *writer) settle(n int, seq uint64) {
 	w.digest.Write(w.tail[:n])
@@ -390,32 +356,6 @@ func (w *writer) awaitSync() error {
 		w.settle(w.syncTail, w.syncSeq)
 	}
 	return err
-}
-
-// errChanged says that somebody else touched the current file.
-var errChanged = errors.New("changed by somebody else")
-
-// watch looks whether the file is still the one that has the name, with the
-// content it should have.
-func (w *writer) watch() error {
-	fi, err := w.file.Stat()
-	if err != nil {
-		return err
-	}
-	cur, err := w.fs.Lstat(currentName)
-	switch want := w.durable + int64(w.written); {
-	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("%s is gone: %w", currentName, errChanged)
-	case err != nil:
-		return err
-	case !os.SameFile(fi, cur):
-		return fmt.Errorf("%s is another file now: %w", currentName, errChanged)
-	case fi.Size() != want:
-		return fmt.Errorf("%s has %d bytes instead of %d: %w", currentName, fi.Size(), want, errChanged)
-	case links(fi) > 1:
-		return fmt.Errorf("%s has %d hard links: %w", currentName, links(fi), errChanged)
-	}
-	return nil
 }
 
 // renewUntil goes on in a new segment, trying until it works, with pauses of
