@@ -27,9 +27,9 @@ func (s *stage) profile(p *process, length time.Duration) (wait func()) {
 		}
 		return r
 	}, s.running)
-	side := "bare"
-	if p == s.vault {
-		side = "vault"
+	side := "vault"
+	if p == s.bare {
+		side = "bare"
 	}
 	seconds := max(1, int(length.Seconds()))
 	var wg sync.WaitGroup

@@ -52,18 +52,33 @@ func (p *process) stop() {
 
 // stage is everything that a case needs, running.
 type stage struct {
-	dir                   string
-	upstream, bare, vault *process
-	upstreamURL           string
-	bareURL, vaultURL     string
-	adminURL              map[*process]string // of Caddy's admin API
-	admin                 string
-	tokens                map[string]string
-	running               string // the case
+	dir, binary string
+	upstream    *process
+	bare        *process
+	upstreamURL string
+	bareURL     string
+	vaults      map[string]*vaultProcess
+	adminURL    map[*process]string // of Caddy's admin API
+	tokens      map[string]string   // by the vault's URL and the service
+	running     string              // the case
 }
 
+// vaultProcess is a vault under one of the configurations.
+type vaultProcess struct {
+	*process
+	url   string
+	start time.Duration // until it answered
+}
+
+const global = "{\n\tadmin %s\n\tpersist_config off\n\tstorage file_system %s\n%s}\n"
+
+// manyServices of manyPaths endpoints each is a large installation.
+var manyServices = 10_000
+
+const manyPaths = 100
+
 func newStage(dir, binary string) (_ *stage, err error) {
-	s := &stage{dir: dir, tokens: make(map[string]string), adminURL: make(map[*process]string)}
+	s := &stage{dir: dir, binary: binary, tokens: make(map[string]string), adminURL: make(map[*process]string), vaults: make(map[string]*vaultProcess)}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -73,19 +88,17 @@ func newStage(dir, binary string) (_ *stage, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var ports [5]string
+	var ports [3]string
 	for i := range ports {
 		if ports[i], err = freePort(); err != nil {
 			return nil, err
 		}
 	}
-	s.upstreamURL, s.bareURL, s.vaultURL = "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1], "http://127.0.0.1:"+ports[2]
-
+	s.upstreamURL, s.bareURL = "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
 	if s.upstream, err = s.startProcess(s.upstreamURL+"/small", self, "upstream", "127.0.0.1:"+ports[0]); err != nil {
 		return nil, err
 	}
-	const global = "{\n\tadmin 127.0.0.1:%s\n\tpersist_config off\n\tstorage file_system %s/%s\n%s}\n"
-	bare := fmt.Sprintf(global, ports[3], dir, "bare", "") + fmt.Sprintf(`%s {
+	bare := fmt.Sprintf(global, "127.0.0.1:"+ports[2], dir+"/bare", "") + fmt.Sprintf(`%s {
 	handle /respond {
 		respond "{\"ok\":true}"
 	}
@@ -97,38 +110,95 @@ func newStage(dir, binary string) (_ *stage, err error) {
 	if s.bare, err = s.caddy(binary, "bare.Caddyfile", bare, s.bareURL+"/respond"); err != nil {
 		return nil, err
 	}
-	vault := fmt.Sprintf(global, ports[4], dir, "vault", "\tvault {\n\t\tdata_dir "+dir+"/data\n\t}\n") + s.vaultURL + " {\n\tvault\n}\n"
-	if s.vault, err = s.caddy(binary, "vault.Caddyfile", vault, s.vaultURL+"/health"); err != nil {
-		return nil, err
-	}
-	s.adminURL[s.bare], s.adminURL[s.vault] = "http://127.0.0.1:"+ports[3], "http://127.0.0.1:"+ports[4]
-	b, err := os.ReadFile(filepath.Join(dir, "data", "admin.token"))
-	if err != nil {
-		return nil, err
-	}
-	s.admin = strings.TrimSpace(string(b))
-	for name, scrub := range map[string]string{"svc": "on", "plain": "off"} {
-		body := fmt.Sprintf(`{"service":%q,"baseUrl":%q,"scrub":%q,"allowedAgents":["*"],"allowedActions":["*"],"allowedScopes":["s"],
-			"endpoints":{"small":{"method":"GET","path":"/repos/{owner}/{repo}","requiredScope":["s"]},"large":{"method":"GET","path":"/large"}},
-			"masterSecret":"secret-0123456789abcdefghijklmnopqrstuvwxyz"}`, name, s.upstreamURL, scrub)
-		if _, err := send(post(s.vaultURL+"/vault.admin.addService", body, "Bearer "+s.admin)); err != nil {
-			return nil, err
-		}
-	}
-	return s, s.renewTokens()
+	s.adminURL[s.bare] = "http://127.0.0.1:" + ports[2]
+	return s, nil
 }
 
-func (s *stage) renewTokens() error {
-	for _, name := range [...]string{"svc", "plain"} {
-		out, err := send(post(s.vaultURL+"/vault.issueToken", fmt.Sprintf(`{"service":%q,"scope":["s"],"ttl":900}`, name), ""))
+// on returns the vault under a configuration, started by the first case that
+// needs it, with fresh tokens.
+func (s *stage) on(name string) (*vaultProcess, error) {
+	v := s.vaults[name]
+	if v == nil {
+		var err error
+		if v, err = s.startVault(name); err != nil {
+			return nil, err
+		}
+		s.vaults[name] = v
+	}
+	for _, service := range [...]string{"svc", "plain"} {
+		out, err := send(post(v.url+"/vault.issueToken", fmt.Sprintf(`{"service":%q,"scope":["s"],"ttl":900}`, service), ""))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		var answer struct{ Token string }
 		if err := json.Unmarshal(out, &answer); err != nil {
+			return nil, err
+		}
+		s.tokens[v.url+service] = answer.Token
+	}
+	return v, nil
+}
+
+func (s *stage) startVault(name string) (*vaultProcess, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	admin, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	data := filepath.Join(s.dir, "data-"+name)
+	settings := "\t\tdata_dir " + data + "\n"
+	switch name {
+	case "async":
+		settings += "\t\taudit {\n\t\t\tdurability async\n\t\t}\n"
+	case "many":
+		if err := writeServices(filepath.Join(data, "services"), s.upstreamURL); err != nil {
+			return nil, err
+		}
+	}
+	url := "http://127.0.0.1:" + port
+	config := fmt.Sprintf(global, "127.0.0.1:"+admin, filepath.Join(s.dir, "caddy-"+name), "\tvault {\n"+settings+"\t}\n") + url + " {\n\tvault\n}\n"
+	begin := time.Now()
+	p, err := s.caddy(s.binary, "vault-"+name+".Caddyfile", config, url+"/health")
+	if err != nil {
+		return nil, err
+	}
+	v := &vaultProcess{process: p, url: url, start: time.Since(begin)}
+	s.adminURL[p] = "http://127.0.0.1:" + admin
+	b, err := os.ReadFile(filepath.Join(data, "admin.token"))
+	if err != nil {
+		p.stop()
+		return nil, err
+	}
+	for service, scrub := range map[string]string{"svc": "on", "plain": "off"} {
+		body := fmt.Sprintf(`{"service":%q,"baseUrl":%q,"scrub":%q,"allowedAgents":["*"],"allowedActions":["*"],"allowedScopes":["s"],
+			"endpoints":{"small":{"method":"GET","path":"/repos/{owner}/{repo}","requiredScope":["s"]},"large":{"method":"GET","path":"/large"},
+				"upload":{"method":"POST","path":"/upload"},"events":{"method":"GET","path":"/events"}},
+			"masterSecret":"secret-0123456789abcdefghijklmnopqrstuvwxyz"}`, service, s.upstreamURL, scrub)
+		if _, err := send(post(url+"/vault.admin.addService", body, "Bearer "+strings.TrimSpace(string(b)))); err != nil {
+			p.stop()
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+// writeServices writes many service files.
+func writeServices(dir, upstream string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	var endpoints []string
+	for i := range manyPaths {
+		endpoints = append(endpoints, fmt.Sprintf(`"action%d":{"method":"GET","path":"/things%d/{id}/parts/{part}"}`, i, i))
+	}
+	body := fmt.Sprintf(`{"baseUrl":%q,"allowedAgents":["*"],"allowedActions":["*"],"allowedScopes":["s"],"endpoints":{%s}}`, upstream, strings.Join(endpoints, ","))
+	for i := range manyServices {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("service%d.json", i)), []byte(body), 0o600); err != nil {
 			return err
 		}
-		s.tokens[name] = answer.Token
 	}
 	return nil
 }
@@ -165,7 +235,10 @@ func (s *stage) startProcess(ready string, name string, args ...string) (*proces
 }
 
 func (s *stage) close() {
-	for _, p := range []*process{s.vault, s.bare, s.upstream} {
+	for _, v := range s.vaults {
+		v.stop()
+	}
+	for _, p := range []*process{s.bare, s.upstream} {
 		if p != nil {
 			p.stop()
 		}
@@ -225,6 +298,17 @@ func serveUpstream(addr string) {
 	}
 	http.HandleFunc("/", serve(small))
 	http.HandleFunc("/large", serve(large))
+	http.HandleFunc("/upload", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		serve(small)(w, r)
+	})
+	http.HandleFunc("/events", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := range 200 {
+			_, _ = fmt.Fprintf(w, "data: {\"choices\":[{\"delta\":{\"content\":\"word %d\"}}]}\n\n", i)
+			_ = http.NewResponseController(w).Flush()
+		}
+	})
 	if err := http.ListenAndServe(addr, nil); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
