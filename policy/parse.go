@@ -218,7 +218,10 @@ func (c *Compiled) compileSettings() *refusal.Refusal {
 	if c.ReverseProxy.Kind() == 'n' {
 		c.ReverseProxy = nil
 	}
-	return checkReverseProxy(c.ReverseProxy)
+	if r := checkReverseProxy(c.ReverseProxy); r != nil {
+		return r
+	}
+	return checkVersions(c.ReverseProxy, c.Base.Scheme)
 }
 
 func (c *Compiled) compileEndpoints() *refusal.Refusal {

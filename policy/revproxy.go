@@ -3,6 +3,7 @@ package policy
 import (
 	"strings"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/caddyvault/caddyvault/refusal"
@@ -50,7 +51,7 @@ var proxyShape = shape{
 		},
 		"compression": nil, "max_conns_per_host": nil, "dial_timeout": nil, "dial_fallback_delay": nil,
 		"response_header_timeout": nil, "expect_continue_timeout": nil, "max_response_header_size": nil,
-		"write_buffer_size": nil, "read_buffer_size": nil, "read_timeout": nil, "write_timeout": nil,
+		"write_buffer_size": nil, "read_buffer_size": nil,
 		"versions": nil, "local_address": nil,
 	},
 }
@@ -96,6 +97,29 @@ func checkShape(where string, raw jsontext.Value, allowed shape) *refusal.Refusa
 		}
 		if r := checkShape(here, m.raw, inner); r != nil {
 			return r
+		}
+	}
+	return nil
+}
+
+// checkVersions holds transport.versions to those that the vault can guard:
+// HTTP/3 dials by other means, and h2c is HTTP/2 without TLS.
+func checkVersions(raw jsontext.Value, scheme string) *refusal.Refusal {
+	var set struct {
+		Transport struct {
+			Versions []string `json:"versions"`
+		} `json:"transport"`
+	}
+	if len(raw) == 0 || json.Unmarshal(raw, &set) != nil {
+		return nil // what is no list of strings is Caddy's to refuse
+	}
+	for _, v := range set.Transport.Versions {
+		switch {
+		case v == "1.1", v == "2", v == "h2c" && scheme == "http":
+		case v == "h2c":
+			return invalid("reverseProxy", "reverseProxy.transport.versions has h2c, which is for a baseUrl with http")
+		default:
+			return invalid("reverseProxy", "reverseProxy.transport.versions takes 1.1, 2 and h2c, not %s", shown(v))
 		}
 	}
 	return nil

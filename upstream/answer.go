@@ -1,19 +1,14 @@
 package upstream
 
 import (
-	"bufio"
 	"bytes"
-	"compress/flate"
-	"compress/gzip"
-	"compress/zlib"
 	"context"
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/caddyvault/caddyvault/refusal"
 	"github.com/caddyvault/caddyvault/upstream/scrub"
@@ -32,29 +27,33 @@ const acceptEncoding = "identity"
 // clientClosed is recorded for a client that left before its answer was over.
 const clientClosed = "CLIENT_CLOSED"
 
-// maxPadding is how much may follow a compressed body, in bytes.
-const maxPadding = 64 << 10
-
-// maxWindow bounds the memory that a zstd stream can ask for.
-const maxWindow = 8 << 20
-
 // answer makes an upstream's answer fit for a client: the secret is taken out
 // of its headers, trailers and body, whatever it was compressed with.
 func (t *transport) answer(ctx context.Context, res *http.Response, c *call, secrets *scrub.Scrubber) error {
 	hasBody := c.out.Method != http.MethodHead && res.StatusCode != http.StatusNoContent && res.StatusCode != http.StatusNotModified
 	source := &countedBody{ReadCloser: res.Body, n: &c.result.ResponseBytes, reading: &c.watch.inAnswer, spend: c.out.Spend}
-	body := &answerBody{ctx: ctx, res: res, result: c.result, secrets: secrets, source: source}
+	body := &answerBody{ctx: ctx, res: res, result: c.result, secrets: secrets, source: source, drop: t.drop}
 	res.Body = body
+	if body.filterTrailer(); len(res.Trailer) > 0 {
+		// Over HTTP/1.1 a body of known length has no trailers.
+		res.ContentLength = -1
+		delete(res.Header, "Content-Length")
+	}
 	if secrets == nil || !secrets.Active() {
 		body.r = source
 		return nil
 	}
-	c.result.Redactions += scrubHeader(res.Header, secrets)
+	hits := scrubHeader(res.Header, secrets)
+	if c.result.Redactions += hits; hits > 0 && t.block {
+		return blocked()
+	}
 	if !hasBody {
 		body.r = source
 		return nil
 	}
 
+	// A part of a whole cannot be made to fit with something else in it.
+	block := t.block || res.StatusCode == http.StatusPartialContent
 	length := res.ContentLength
 	if encoding := res.Header["Content-Encoding"]; len(encoding) > 0 && !strings.EqualFold(strings.Join(encoding, ","), "identity") {
 		raw, err := decoder(strings.Join(encoding, ","), res.Body.(*answerBody).source.ReadCloser)
@@ -77,7 +76,7 @@ func (t *transport) answer(ctx context.Context, res *http.Response, c *call, sec
 		}
 		clean, hits := secrets.Bytes(whole)
 		c.result.Redactions += hits
-		if hits > 0 && t.block {
+		if hits > 0 && block {
 			return blocked()
 		}
 		if hits > 0 {
@@ -90,13 +89,12 @@ func (t *transport) answer(ctx context.Context, res *http.Response, c *call, sec
 		return nil
 	}
 
-	weaken(res.Header)
 	// The length may change. The proxy is still told the upstream's, so that
 	// it does not take a large answer for a stream and flush every piece.
 	res.ContentLength = length
 	delete(res.Header, "Content-Length")
 	body.scrub = secrets.Reader(eofNoter{source, &body.over})
-	if t.block {
+	if block {
 		body.block = true
 		body.scrub.Block()
 	}
@@ -157,6 +155,7 @@ type answerBody struct {
 	result  *vault.Result
 	secrets *scrub.Scrubber
 	source  *countedBody
+	drop    []string // what the service takes out
 	r       io.Reader
 	scrub   *scrub.Reader // nil if nothing is streamed through it
 	block   bool          // end at the first hit
@@ -182,16 +181,30 @@ func (b *answerBody) Read(p []byte) (int, error) {
 		if b.secrets != nil && b.secrets.Active() {
 			b.result.Redactions += scrubHeader(b.res.Trailer, b.secrets)
 		}
-		for name := range b.res.Trailer {
-			if toClientNever[name] || hasPrefix(name, toClientNeverPrefixes) {
-				delete(b.res.Trailer, name)
-			}
-		}
+		b.filterTrailer()
 		if b.result.End != nil {
 			b.result.End()
 		}
 	}
 	return n, err
+}
+
+// trailerNever are what may stand in a header and not behind a body: it would
+// come too late to be rewritten, or speaks of bytes that have changed.
+var trailerNever = map[string]bool{
+	"Location": true, "Content-Location": true, "Link": true,
+	"Content-Length": true, "Content-Encoding": true, "Content-Type": true, "Content-Range": true,
+	"Content-Md5": true, "Digest": true, "Content-Digest": true, "Repr-Digest": true,
+}
+
+// filterTrailer takes out of the trailers what must not reach a client. It is
+// called when they are announced and when they are there.
+func (b *answerBody) filterTrailer() {
+	for name := range b.res.Trailer {
+		if toClientNever[name] || trailerNever[name] || hasPrefix(name, toClientNeverPrefixes) || slices.Contains(b.drop, name) {
+			delete(b.res.Trailer, name)
+		}
+	}
 }
 
 // finish adds up what was found in the body.
@@ -232,67 +245,4 @@ func (e eofNoter) Read(p []byte) (int, error) {
 		*e.over = true
 	}
 	return n, err
-}
-
-// decoder undoes a Content-Encoding. One that it cannot undo is refused: the
-// secret could be in there.
-func decoder(encoding string, body io.ReadCloser) (io.ReadCloser, error) {
-	switch strings.ToLower(strings.TrimSpace(encoding)) {
-	case "gzip", "x-gzip":
-		return &decodedBody{closer: body, open: func() (io.Reader, error) { return gzip.NewReader(body) }}, nil
-	case "deflate":
-		// RFC 9110 means the zlib format; some servers send it raw.
-		return &decodedBody{closer: body, open: func() (io.Reader, error) {
-			buffered := bufio.NewReader(body)
-			head, err := buffered.Peek(2)
-			if err != nil && len(head) < 2 {
-				return nil, err
-			}
-			if head[0]&0x0f == 8 && (uint(head[0])<<8|uint(head[1]))%31 == 0 {
-				return zlib.NewReader(buffered)
-			}
-			return flate.NewReader(buffered), nil
-		}}, nil
-	case "zstd":
-		return &decodedBody{closer: body, open: func() (io.Reader, error) {
-			return zstd.NewReader(body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
-		}}, nil
-	}
-	return nil, refusal.New("UPSTREAM_PROTOCOL", "the upstream's answer is encoded in a way that the vault cannot look into")
-}
-
-// decodedBody opens its decoder with the first Read, because the decoders read
-// their header at once and the upstream may take its time.
-type decodedBody struct {
-	open   func() (io.Reader, error)
-	closer io.ReadCloser // the body underneath
-	r      io.Reader
-	err    error
-}
-
-func (d *decodedBody) Read(p []byte) (int, error) {
-	if d.r == nil && d.err == nil {
-		d.r, d.err = d.open()
-		if errors.Is(d.err, io.EOF) {
-			d.err = io.EOF // an empty body
-		}
-	}
-	if d.err != nil {
-		return 0, d.err
-	}
-	n, err := d.r.Read(p)
-	if err == io.EOF {
-		// What is compressed ends before what carries it does, and trailers
-		// come after that.
-		_, _ = io.CopyN(io.Discard, d.closer, maxPadding)
-	}
-	return n, err
-}
-
-// Close closes the body underneath, and the decoder if it holds anything.
-func (d *decodedBody) Close() error {
-	if z, ok := d.r.(*zstd.Decoder); ok {
-		z.Close()
-	}
-	return d.closer.Close()
 }

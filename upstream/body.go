@@ -14,6 +14,10 @@ type countedBody struct {
 	n       *atomic.Int64
 	reading *atomic.Bool      // for the watch: whether a Read is under way
 	spend   func(n int) error // nil if nothing bounds them
+
+	// Of a request: its trailers, which are there when the body is over, and
+	// those of them that pass.
+	trailer, passing http.Header
 }
 
 func (b *countedBody) Read(p []byte) (int, error) {
@@ -26,15 +30,24 @@ func (b *countedBody) Read(p []byte) (int, error) {
 			err = refused
 		}
 	}
+	if err == io.EOF {
+		for name := range b.passing {
+			b.passing[name] = b.trailer[name]
+		}
+	}
 	return n, err
 }
 
-// requestBody is a client's body on its way to the upstream.
-func (c *call) requestBody(body io.ReadCloser) io.ReadCloser {
+// requestBody is a client's body on its way to the upstream. Of the trailers
+// behind it, passing has those that go with it.
+func (c *call) requestBody(body io.ReadCloser, trailer, passing http.Header) io.ReadCloser {
 	if body == nil || body == http.NoBody {
 		return body
 	}
-	return &countedBody{ReadCloser: body, n: &c.result.RequestBytes, reading: &c.watch.inBody, spend: c.out.Spend}
+	return &countedBody{
+		ReadCloser: body, n: &c.result.RequestBytes, reading: &c.watch.inBody, spend: c.out.Spend,
+		trailer: trailer, passing: passing,
+	}
 }
 
 // streams are the media types of answers that may go on for as long as they

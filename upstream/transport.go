@@ -18,6 +18,8 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/headers"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/refusal"
 	"github.com/caddyvault/caddyvault/upstream/scrub"
@@ -84,15 +86,9 @@ func newTransport(ctx caddy.Context, t *reverseproxy.HTTPTransport, svc *policy.
 	// The embedded transport honours HTTPS_PROXY, which would hand every
 	// secret to whoever set it, and dials wherever a name leads.
 	t.Transport.Proxy = nil
-	g := newGuard(origin.Hostname(), allowed)
-	dialer := &net.Dialer{
-		Timeout:       time.Duration(t.DialTimeout),
-		FallbackDelay: time.Duration(t.FallbackDelay),
-		Control:       g.control,
-		KeepAliveConfig: net.KeepAliveConfig{
-			Enable:   t.KeepAlive.ProbeInterval > 0,
-			Interval: time.Duration(t.KeepAlive.ProbeInterval),
-		},
+	dialer, err := newDialer(t, newGuard(origin.Hostname(), allowed))
+	if err != nil {
+		return nil, err
 	}
 	t.Transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, network, address)
@@ -152,6 +148,7 @@ type call struct {
 	room  [1]vault.Credential // for what Authorize returns
 
 	streaming bool // counted in streams
+	hints     int  // secrets found in 1xx answers
 
 	// noLength says that the length in the upstream's header is not that of
 	// the answer: it asks with HEAD on behalf of a client that did not.
@@ -200,18 +197,25 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		header["Content-Type"] = []string{c.out.ContentType}
 	}
 
+	if req.Body != nil && c.out.Body == c.from.Body && httpguts.HeaderValuesContainsToken(c.out.Header["Expect"], "100-continue") {
+		header["Expect"] = expectContinue // the client has not sent its body yet
+	}
+	var trailer http.Header
+	if len(req.Trailer) > 0 {
+		trailer = t.filter.apply(req.Trailer, false)
+	}
+
 	var secrets *scrub.Scrubber
 	c.watch.phase.Store(connecting)
-	ctx, done := hideTrace(req.Context(), c, t.passSetCookie, &secrets)
-	defer done()
+	ctx, done := hideTrace(req.Context(), c, t, &secrets)
 	out := (&http.Request{
 		Method:        c.out.Method,
 		URL:           target,
 		Host:          t.origin.Host,
 		Header:        header,
-		Body:          c.requestBody(req.Body),
+		Body:          c.requestBody(req.Body, req.Trailer, trailer),
 		ContentLength: req.ContentLength,
-		Trailer:       req.Trailer,
+		Trailer:       trailer,
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
 		ProtoMinor:    1,
@@ -229,9 +233,15 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 
 	res, err := t.Transport.RoundTrip(out)
+	done()
 	c.result.Sent, c.result.Latency = start, time.Since(start)
 	if err != nil {
 		return nil, causeOr(ctx, err)
+	}
+	c.result.Redactions = c.hints
+	if c.hints > 0 && t.block {
+		res.Body.Close()
+		return nil, blocked()
 	}
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		refused := refusal.New("UPSTREAM_PROTOCOL", "the upstream switched protocols without being asked to")
@@ -257,6 +267,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		rw.base = t.inject.base(target, rw.base, c.out.EscapedPath)
 		rw.apply(res.Header, target, c.from) // before the secret, which may be in the URL, is taken out
 	}
+	res.Status = http.StatusText(res.StatusCode) // the upstream's own words are a placeholder of Caddy's
 	stream := isStream(res.Header)
 	if stream {
 		res.ContentLength = -1 // for Caddy, which then flushes every piece
@@ -280,7 +291,10 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-var userAgent = []string{"caddyvault"}
+var (
+	userAgent      = []string{"caddyvault"}
+	expectContinue = []string{"100-continue"}
+)
 
 // traceless hides the proxy's client trace from the transport underneath:
 // through it an upstream's 1xx answers would go to the client past every
@@ -296,9 +310,10 @@ func (c traceless) Value(key any) any {
 }
 
 // hideTrace returns a context whose 1xx answers go to the client with their
-// headers filtered, and that tells the watch how far the call is. done must be called when the round trip is over.
+// headers filtered, and that tells the watch how far the call is. done must be
+// called when the round trip is over.
 // The scrubber is known only later, when the secret is.
-func hideTrace(ctx context.Context, c *call, passSetCookie bool, secrets **scrub.Scrubber) (_ context.Context, done func()) {
+func hideTrace(ctx context.Context, c *call, t *transport, secrets **scrub.Scrubber) (_ context.Context, done func()) {
 	var mu sync.Mutex
 	var over bool
 	trace := &httptrace.ClientTrace{
@@ -315,9 +330,16 @@ func hideTrace(ctx context.Context, c *call, passSetCookie bool, secrets **scrub
 				return nil
 			}
 			hints := http.Header(header).Clone()
-			filterResponse(hints, passSetCookie)
+			filterResponse(hints, t.passSetCookie)
+			for _, name := range t.drop {
+				delete(hints, name)
+			}
 			if *secrets != nil {
-				scrubHeader(hints, *secrets)
+				n := scrubHeader(hints, *secrets)
+				if c.hints += n; n > 0 && t.block {
+					c.out.Cut(blocked())
+					return nil
+				}
 			}
 			delete(hints, "Link") // preloads would be fetched from the vault's origin
 			h := c.client.Header()
@@ -331,7 +353,7 @@ func hideTrace(ctx context.Context, c *call, passSetCookie bool, secrets **scrub
 	}
 	return httptrace.WithClientTrace(traceless{ctx}, trace), func() {
 		mu.Lock()
+		defer mu.Unlock()
 		over = true
-		mu.Unlock()
 	}
 }
