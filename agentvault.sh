@@ -53,6 +53,8 @@ _agentvault_enter() {
 	{ set +xvaefuC; } 2>/dev/null
 	set -o pipefail
 	trap - ERR DEBUG RETURN
+	# Only this shell needs it, and no program that is started from here.
+	export -n AGENTVAULT_AGENT_KEY
 	shopt -u nocasematch
 	IFS=$' \t\n'
 	umask 077
@@ -109,7 +111,8 @@ environment:
                           admin.token in the vault's data directory
   VAULT_DATA_DIR          default $AGENTVAULT_DIR/data
   AGENTVAULT_DIR          default: the directory of this program
-  AGENTVAULT_AGENT_ID     default main
+  AGENTVAULT_AGENT_ID     default main, or whose the key is
+  AGENTVAULT_AGENT_KEY    the agent's key (cva_...), where the vault wants one
   AGENTVAULT_TTL          life of a token in seconds, default 300
   AGENTVAULT_SESSION_ID   optional, as is AGENTVAULT_TASK_ID
   AGENTVAULT_CURL_CONFIG  optional: a curl configuration file, for a vault that
@@ -313,6 +316,18 @@ _agentvault_request() {
 	} | _agentvault_receive "$av_kind" "$av_url" 5>&-
 }
 
+# _agentvault_as_agent is _agentvault_request with the agent's key, if there is
+# one. The key goes through a pipe of its own: the body has standard input.
+_agentvault_as_agent() {
+	local av_key
+	av_key=$(_agentvault_trim "${AGENTVAULT_AGENT_KEY:-}")
+	case $av_key in
+	'') _agentvault_request "$@" ;;
+	*[!0-9A-Za-z_]*) _agentvault_misuse 'AGENTVAULT_AGENT_KEY is not a key of an agent' ;;
+	*) _agentvault_request "$1" "$2" -H @<(printf 'Authorization: Bearer %s\n' "$av_key") "${@:3}" ;;
+	esac
+}
+
 # _agentvault_receive KIND URL reads headers from descriptor 4 and the body from
 # standard input, and decides where the body goes.
 _agentvault_receive() {
@@ -443,7 +458,8 @@ agentvault_token() (
 		exit
 		;;
 	esac
-	av_service=$1
+	av_service=$1 av_main=main
+	if [ -n "${AGENTVAULT_AGENT_KEY:-}" ]; then av_main=; fi # the key says who it is
 	shift
 	case $* in
 	*$'\n'*)
@@ -453,12 +469,13 @@ agentvault_token() (
 	esac
 	av_answer=$(
 		AV_SERVICE=$av_service AV_SCOPES=$(printf '%s\n' "$@") AV_TTL=$av_ttl \
-			AV_AGENT=${AGENTVAULT_AGENT_ID:-main} AV_SESSION=${AGENTVAULT_SESSION_ID:-} \
+			AV_AGENT=${AGENTVAULT_AGENT_ID:-$av_main} AV_SESSION=${AGENTVAULT_SESSION_ID:-} \
 			AV_TASK=${AGENTVAULT_TASK_ID:-} command jq -nc '
-			{service: env.AV_SERVICE, scope: (env.AV_SCOPES | split("\n")), ttl: (env.AV_TTL | tonumber),
-			 agentId: env.AV_AGENT, tool: "agentvault"}
-			+ ({sessionId: env.AV_SESSION, taskId: env.AV_TASK} | with_entries(select(.value != "")))
-		' | _agentvault_request api /vault.issueToken --data-binary @-
+			def given: with_entries(select(.value != ""));
+			{service: env.AV_SERVICE, scope: (env.AV_SCOPES | split("\n")), ttl: (env.AV_TTL | tonumber)}
+			+ ({agentId: env.AV_AGENT} | given) + {tool: "agentvault"}
+			+ ({sessionId: env.AV_SESSION, taskId: env.AV_TASK} | given)
+		' | _agentvault_as_agent api /vault.issueToken --data-binary @-
 	) || exit
 	_agentvault_show "$av_answer" -er '.token | strings'
 )
@@ -519,7 +536,7 @@ agentvault_delegate() (
 	fi
 	av_answer=$(printf '%s' "$av_token" | AV_FIELDS=$av_fields \
 		command jq -Rsc '(env.AV_FIELDS | fromjson) + {token: .}' |
-		_agentvault_request api /vault.delegateToken --data-binary @-) || exit
+		_agentvault_as_agent api /vault.delegateToken --data-binary @-) || exit
 	_agentvault_show "$av_answer" -er '.token | strings'
 )
 
@@ -540,7 +557,7 @@ agentvault_introspect() (
 		exit
 	fi
 	av_answer=$(printf '%s' "$av_token" | command jq -Rsc '{token: .}' |
-		_agentvault_request api /vault.introspectToken --data-binary @-) || exit
+		_agentvault_as_agent api /vault.introspectToken --data-binary @-) || exit
 	_agentvault_show "$av_answer" -e 'select(.active | type == "boolean")'
 )
 
@@ -599,7 +616,7 @@ agentvault_revoke() (
 			AV_REASON=$av_reason command jq -nc '
 			{agentId: env.AV_AGENT, sessionId: env.AV_SESSION, taskId: env.AV_TASK,
 			 tokenId: env.AV_TOKEN, reason: env.AV_REASON} | with_entries(select(.value != ""))
-		' | _agentvault_request api /vault.revoke --data-binary @-
+		' | _agentvault_as_agent api /vault.revoke --data-binary @-
 	) || exit
 	_agentvault_show "$av_answer" -ce 'objects'
 )
@@ -642,7 +659,7 @@ agentvault_audit() (
 			def given: with_entries(select(.value != ""));
 			({limit: env.AV_LIMIT, before: env.AV_BEFORE} | given | map_values(tonumber))
 			+ ({event: env.AV_EVENT, agentId: env.AV_AGENT} | given | if . == {} then {} else {filters: .} end)
-		' | _agentvault_request api /vault.audit.query --data-binary @-
+		' | _agentvault_as_agent api /vault.audit.query --data-binary @-
 	) || exit
 	# Not -e: an empty array is an answer, with nothing to print.
 	_agentvault_show "$av_answer" -c 'if type == "array" then .[] else error("no array") end'

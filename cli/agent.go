@@ -56,9 +56,16 @@ func (t *terminal) tokenCommand() *cobra.Command {
 		}
 		for name, value := range (object{
 			"service": args[0], "scope": args[1:], "ttl": ttl,
-			"agentId": cmp.Or(t.setting("AGENTVAULT_AGENT_ID"), "main"), "tool": "caddyvault vault",
+			"tool": "caddyvault vault",
 		}) {
 			body[name] = value
+		}
+		id := t.setting("AGENTVAULT_AGENT_ID")
+		if id == "" && t.setting("AGENTVAULT_AGENT_KEY") == "" {
+			id = "main" // else the key says who it is
+		}
+		if id != "" {
+			body["agentId"] = id
 		}
 		for field, name := range map[string]string{"sessionId": "AGENTVAULT_SESSION_ID", "taskId": "AGENTVAULT_TASK_ID"} {
 			if v := t.setting(name); v != "" {
@@ -69,7 +76,7 @@ func (t *terminal) tokenCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		answer, _, err := c.api(ctx, "/vault.issueToken", body, "")
+		answer, _, err := c.asAgent(ctx, "/vault.issueToken", body)
 		if err != nil {
 			return err
 		}
@@ -125,7 +132,7 @@ func (t *terminal) delegateCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		answer, _, err := c.api(ctx, "/vault.delegateToken", body, "")
+		answer, _, err := c.asAgent(ctx, "/vault.delegateToken", body)
 		if err != nil {
 			return err
 		}
@@ -146,7 +153,7 @@ func (t *terminal) introspectCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		answer, _, err := c.api(ctx, "/vault.introspectToken", object{"token": token}, "")
+		answer, _, err := c.asAgent(ctx, "/vault.introspectToken", object{"token": token})
 		if err != nil {
 			return err
 		}
@@ -286,7 +293,7 @@ func (t *terminal) revokeCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		answer, _, err := c.api(ctx, "/vault.revoke", body, "")
+		answer, _, err := c.asAgent(ctx, "/vault.revoke", body)
 		if err != nil {
 			return err
 		}
@@ -325,7 +332,7 @@ func (t *terminal) auditCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		answer, header, err := c.api(ctx, "/vault.audit.query", body, "")
+		answer, header, err := c.asAgent(ctx, "/vault.audit.query", body)
 		if err != nil {
 			return err
 		}

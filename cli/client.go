@@ -142,6 +142,15 @@ func (c *client) api(ctx context.Context, path string, body any, bearer string) 
 	return bytes.TrimSpace(answer), res.Header, nil
 }
 
+// asAgent is api with the agent's key, if there is one.
+func (c *client) asAgent(ctx context.Context, path string, body any) ([]byte, http.Header, error) {
+	key := strings.TrimSpace(c.t.setting("AGENTVAULT_AGENT_KEY"))
+	if key != "" && (!printable(key) || strings.Contains(key, " ")) {
+		return nil, nil, misuse("AGENTVAULT_AGENT_KEY is not a key of an agent")
+	}
+	return c.api(ctx, path, body, key)
+}
+
 // call makes a vault.call and streams the answer.
 func (c *client) call(ctx context.Context, token string, body any) error {
 	raw, err := json.Marshal(body, json.Deterministic(true))

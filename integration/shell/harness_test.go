@@ -82,6 +82,9 @@ func (b *box) checkPrograms() {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		b.t.Fatal(err)
 	}
+	if bytes.Contains(logged, []byte(agentKey)) {
+		b.t.Errorf("an agent's key was in the arguments or environment of a program")
+	}
 	if bytes.Contains(logged, []byte(agentToken)) {
 		b.t.Errorf("an agent's token was in the arguments or environment of a program")
 	}

@@ -99,7 +99,8 @@ func TestPrograms(t *testing.T) {
 	write(t, filepath.Join(b.dir, "data", "admin.token"), adminToken, 0o600)
 	got := b.script(`
 		set -a; . "$LIB"
-		export av_token=x av_body=x av_admin=x av_answer=x token=x
+		export av_token=x av_body=x av_admin=x av_answer=x token=x av_key=x
+		export AGENTVAULT_AGENT_KEY=` + agentKey + `
 		set -xv
 		agentvault_services
 		agentvault_token github a >token
@@ -108,6 +109,12 @@ func TestPrograms(t *testing.T) {
 	`)
 	if got.code != 0 {
 		t.Fatalf("got %+v", got)
+	}
+	if n := b.vault.keyed(); n != 2 {
+		t.Errorf("%d requests carry the agent's key, want those for a token and to revoke", n)
+	}
+	if strings.Contains(got.stderr, agentKey) {
+		t.Error("the agent's key was traced to standard error")
 	}
 	if strings.Contains(got.stderr, adminToken) || strings.Contains(got.stderr, agentToken) {
 		t.Error("a token was traced to standard error")

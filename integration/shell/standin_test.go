@@ -13,6 +13,7 @@ import (
 
 const (
 	adminToken = "admin-token-of-the-stand-in-0123456789"
+	agentKey   = "cva_0123456789abcdef_00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 	tokenID    = "2f1d7c1e-8f0b-4f7a-9d52-0f6f2f0a5c11"
 )
 
@@ -68,6 +69,16 @@ func (s *standIn) seen() []request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]request(nil), s.requests...)
+}
+
+// keyed returns how many requests carried the agent's key and nothing else.
+func (s *standIn) keyed() (n int) {
+	for _, r := range s.seen() {
+		if a := r.header["Authorization"]; len(a) == 1 && a[0] == "Bearer "+agentKey {
+			n++
+		}
+	}
+	return n
 }
 
 // only returns the one request there was.
