@@ -2,7 +2,10 @@ package policy
 
 import (
 	"fmt"
+	"runtime"
+	"strings"
 	"testing"
+	"time"
 )
 
 // hundred is a service of 100 endpoints, as large ones are.
@@ -91,5 +94,85 @@ func BenchmarkParseService(b *testing.B) {
 		if _, err := ParseService("svc", data); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkMatchAmongServices matches in 10,000 services of 100 endpoints, a
+// different service each time, so that nothing stays in the processor's
+// caches by chance. It prints what a service costs in memory.
+func BenchmarkMatchAmongServices(b *testing.B) {
+	const services = 10_000
+	data := largeService()
+	before := heap()
+	all := make([]*Compiled, services)
+	start := time.Now()
+	for i := range all {
+		c, err := ParseService(fmt.Sprintf("svc%05d", i), data)
+		if err != nil {
+			b.Fatal(err)
+		}
+		all[i] = c
+	}
+	took := time.Since(start)
+	each := float64(heap()-before) / services
+	for _, path := range []string{"/v1/resource07", "/v1/resource19/abc/items/def", "/v1/resource11/abc/files/a/b/c/d.md"} {
+		b.Run(path[1:], func(b *testing.B) {
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				i = (i + 7919) % services // a prime: every service once before any twice
+				if _, ok := all[i].Match("GET", path); !ok {
+					b.Fatal("no match")
+				}
+			}
+			b.ReportMetric(each, "heapbytes/service")
+			b.ReportMetric(float64(took.Milliseconds()), "load-ms")
+		})
+	}
+	runtime.KeepAlive(all)
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// largeService is the file of a service of 100 endpoints, as hundred's.
+func largeService() []byte {
+	eps := map[string]string{}
+	for i := range 20 {
+		p := fmt.Sprintf("/v1/resource%02d", i)
+		eps[fmt.Sprintf("r%02d.list", i)] = "GET " + p + " r"
+		eps[fmt.Sprintf("r%02d.create", i)] = "POST " + p + " r"
+		eps[fmt.Sprintf("r%02d.get", i)] = "GET " + p + "/{id} r"
+		eps[fmt.Sprintf("r%02d.sub", i)] = "GET " + p + "/{id}/items/{item} r"
+		eps[fmt.Sprintf("r%02d.files", i)] = "GET " + p + "/{id}/files/{path...} r"
+	}
+	return serviceJSON("https://api.example.com/base", eps)
+}
+
+// BenchmarkMatchHostile matches what costs the most: patterns that share their
+// beginnings, and a path that fits all but the end of each.
+func BenchmarkMatchHostile(b *testing.B) {
+	eps := map[string]string{}
+	for i := range 50 {
+		eps[fmt.Sprintf("p%02d", i)] = fmt.Sprintf("GET /a{x}b%s/{y}/{z}/end%02d r", strings.Repeat("b", i), i)
+		eps[fmt.Sprintf("m%02d", i)] = fmt.Sprintf("GET /{x...}/t%02d r", i)
+	}
+	c := service(b, "https://api.example.com", eps)
+	for _, bench := range []struct{ name, path string }{
+		{"partials", "/a" + strings.Repeat("b", 200) + "/y/z/no"},
+		{"tails", strings.Repeat("/x", 500)},
+		{"long", "/" + strings.Repeat("ab", 4000)},
+		{"encoded", strings.Repeat("/%61", 2000)},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				c.Match("GET", bench.path)
+			}
+		})
 	}
 }
