@@ -306,16 +306,6 @@ func (t *terminal) revokeCommand() *cobra.Command {
 func (t *terminal) auditCommand() *cobra.Command {
 	cmd := t.command("audit [--limit <n>] [--event <event>] [--agent <id>] [--before <seq>]", "Show audit records, the oldest first", 0, 0, func(ctx context.Context, cmd *cobra.Command, _ []string) error {
 		body, filters := object{}, object{}
-		for _, name := range [...]string{"limit", "before"} {
-			if !cmd.Flags().Changed(name) {
-				continue
-			}
-			n, err := cmd.Flags().GetUint64(name)
-			if err != nil {
-				return err
-			}
-			body[name] = n
-		}
 		for flag, field := range map[string]string{"event": "event", "agent": "agentId"} {
 			v, err := cmd.Flags().GetString(flag)
 			if err != nil {
@@ -328,28 +318,43 @@ func (t *terminal) auditCommand() *cobra.Command {
 		if len(filters) > 0 {
 			body["filters"] = filters
 		}
-		c, err := t.client()
-		if err != nil {
-			return err
-		}
-		answer, header, err := c.asAgent(ctx, "/vault.audit.query", body)
-		if err != nil {
-			return err
-		}
-		if err := t.showAudit(answer, wantsJSON(cmd)); err != nil {
-			return err
-		}
-		if next := header.Get("Vault-Audit-Next"); next != "" {
-			fmt.Fprintf(t.err, "hint: the search stopped at a bound; for what is older add --before %s\n", plain(next))
-		}
-		return nil
+		return t.queryAudit(ctx, cmd, body)
 	})
 	cmd.Flags().Uint64("limit", 100, "how many records at most")
 	cmd.Flags().Uint64("before", 0, "only records before this seq")
 	cmd.Flags().String("event", "", "only records of this event")
 	cmd.Flags().String("agent", "", "only records of this agent")
-	cmd.AddCommand(t.auditVerifyCommand(), t.auditProveCommand())
+	cmd.AddCommand(t.auditVerifyCommand(), t.auditProveCommand(), t.auditTailCommand(), t.auditQueryCommand(), t.auditExportCommand())
 	return jsonFlag(cmd)
+}
+
+// queryAudit makes a vault.audit.query and shows the answer.
+func (t *terminal) queryAudit(ctx context.Context, cmd *cobra.Command, body object) error {
+	for _, name := range [...]string{"limit", "before"} {
+		if !cmd.Flags().Changed(name) {
+			continue
+		}
+		n, err := cmd.Flags().GetUint64(name)
+		if err != nil {
+			return err
+		}
+		body[name] = n
+	}
+	c, err := t.client()
+	if err != nil {
+		return err
+	}
+	answer, header, err := c.asAgent(ctx, "/vault.audit.query", body)
+	if err != nil {
+		return err
+	}
+	if err := t.showAudit(answer, wantsJSON(cmd)); err != nil {
+		return err
+	}
+	if next := header.Get("Vault-Audit-Next"); next != "" {
+		fmt.Fprintf(t.err, "hint: the search stopped at a bound; for what is older add --before %s\n", plain(next))
+	}
+	return nil
 }
 
 // showAudit prints records as a table, or the answer as it is.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -87,6 +88,15 @@ func isLoopback(host string) bool {
 
 // send sends one request; body nil means GET.
 func (c *client) send(ctx context.Context, path string, body []byte, bearer string) (*http.Response, error) {
+	return c.sendWith(ctx, path, body, bearer, nil)
+}
+
+// get sends a GET with header fields.
+func (c *client) get(ctx context.Context, path, bearer string, header http.Header) (*http.Response, error) {
+	return c.sendWith(ctx, path, nil, bearer, header)
+}
+
+func (c *client) sendWith(ctx context.Context, path string, body []byte, bearer string, header http.Header) (*http.Response, error) {
 	method := http.MethodPost
 	if body == nil {
 		method = http.MethodGet
@@ -95,6 +105,7 @@ func (c *client) send(ctx context.Context, path string, body []byte, bearer stri
 	if err != nil {
 		return nil, err
 	}
+	maps.Copy(req.Header, header)
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
