@@ -39,6 +39,11 @@ type Audit struct {
 	// machine. At most one in ten seconds, the newest, is sent, and again
 	// until it arrives; no call waits for that. Default: nowhere.
 	CheckpointURL string `json:"checkpoint_url,omitempty"`
+	// The name of a logger of Caddy's that gets every record, for example for
+	// a file that is rolled or for the network: `log <any name> { include
+	// <this name>; … }`. It may fall behind, but is never waited for. Default:
+	// none.
+	Mirror string `json:"mirror,omitempty"`
 
 	// What happens when a record cannot be written, for example on a full
 	// disk. Only `refuse` is known: calls are refused until it can. Default:
@@ -90,6 +95,11 @@ func (a *Audit) options() (*audit.Options, error) {
 	}
 	if o.CheckpointEvery < 0 && len(a.Keep) > 0 {
 		return nil, errors.New("audit: keep needs checkpoints, which stand for what was dropped: checkpoint_every cannot be off")
+	}
+	if a.Mirror != "" {
+		if err := checkMirror(a.Mirror); err != nil {
+			return nil, fmt.Errorf("audit: %w", err)
+		}
 	}
 	if a.OnFull != "" && a.OnFull != "refuse" {
 		return nil, fmt.Errorf("audit: on_full is refuse, not %q", a.OnFull)
@@ -148,6 +158,8 @@ func (a *Audit) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = oneArg(d, &a.CheckpointEvery)
 		case "checkpoint_url":
 			err = oneArg(d, &a.CheckpointURL)
+		case "mirror":
+			err = oneArg(d, &a.Mirror)
 		case "on_full":
 			err = oneArg(d, &a.OnFull)
 		default:

@@ -64,6 +64,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //			keep         <duration>|<size>
 //			checkpoint_every <duration>|off
 //			checkpoint_url   <url>
+//			mirror           <logger>
 //			on_full      refuse
 //		}
 //	}

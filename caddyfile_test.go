@@ -53,6 +53,7 @@ func TestCaddyfileAdapts(t *testing.T) {
 				keep 90d
 				checkpoint_url https://w.example.com/a
 				keep 10GiB
+				mirror audit.mirror
 				on_full refuse
 			}
 		}
@@ -79,7 +80,7 @@ func TestCaddyfileAdapts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"admin_token":"{env.A}","agents":{"identity":"{http.auth.user.id}","trust":"none"},` +
-		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","audit":{"checkpoint_every":"2s","checkpoint_url":"https://w.example.com/a","durability":"async","keep":["90d","10GiB"],"on_full":"refuse","segment_size":1048576},"data_dir":"./data","dpop_nonce":true,` +
+		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","audit":{"checkpoint_every":"2s","checkpoint_url":"https://w.example.com/a","durability":"async","keep":["90d","10GiB"],"mirror":"audit.mirror","on_full":"refuse","segment_size":1048576},"data_dir":"./data","dpop_nonce":true,` +
 		`"encryption_key":"{file./run/secrets/k}","issuer":"i","revocations_keep":86400000000000,"services_dir":"./services",` +
 		`"signing":{"algorithm":"ES256","publish_for":3600000000000,"rotate_every":2592000000000000},"signing_key":"{env.K}","templates_dir":"./templates","token_ttl":300000000000,"token_ttl_max":600000000000}`
 	if string(got) != want {
@@ -153,6 +154,7 @@ func TestCaddyfileRefuses(t *testing.T) {
 		{"keep two sizes", app("audit {\nkeep 9GiB\nkeep 1GiB\n}"), "second size"},
 		{"keep little", app("audit {\nkeep 9kB\n}"), "less than 1MiB"},
 		{"keep without checkpoints", app("audit {\ncheckpoint_every off\nkeep 90d\n}"), "keep needs checkpoints"},
+		{"no logger", app("audit {\nmirror a/b\n}"), `"a/b" is not the name of a logger`},
 		{"no interval", app("audit {\ncheckpoint_every never\n}"), `"never" is not off`},
 		{"unknown on_full", app("audit {\non_full drop\n}"), `not "drop"`},
 		{"no hosts", app("allowed_hosts"), "wrong argument count"},

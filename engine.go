@@ -37,6 +37,9 @@ type engine struct {
 	// have opened the state, the newest last, whose hold. A configuration
 	// that does not come up takes its own away again.
 	audits []*audit.Options
+
+	// mirrors are theirs as well, nil for none; the newest runs.
+	mirrors []*mirror
 }
 
 // engineSettings is what a state is opened with.

@@ -122,6 +122,8 @@ type App struct {
 	engine    *engine
 	proxy     *upstream.Proxy
 	settings  engineSettings
+	mirror    *mirror
+	mirroring bool // mirror is, or nothing is instead
 	vaultConf vault.Config
 	identify  handlers.Identifier
 	poster    *poster // nil: checkpoints stay here
@@ -196,6 +198,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 		a.poster = newPoster(u, upstream.GuardFor(u.Hostname(), allowed), a.logger.Named("checkpoint_url"))
 		a.settings.audit.OnCheckpoint = a.poster.offer
+	}
+	if a.mirror, err = newMirror(ctx, a.Audit); err != nil {
+		return fmt.Errorf("audit: %w", err)
 	}
 	a.vaultConf.Upstream, a.vaultConf.Meter = a.proxy, metrics
 	if err := metrics.register(ctx.GetMetricsRegistry()); err != nil {
@@ -312,6 +317,8 @@ func (a *App) Start() error {
 		}
 		a.poster.start()
 	}
+	a.engine.useMirror(a.mirror, a.logger)
+	a.mirroring = true
 	return nil
 }
 
@@ -336,6 +343,9 @@ func (a *App) Cleanup() error {
 	a.engine.dropAudit(a.settings.audit)
 	if a.poster != nil {
 		a.poster.stop()
+	}
+	if a.mirroring {
+		a.engine.dropMirror(a.mirror, a.logger)
 	}
 	return a.engine.release()
 }

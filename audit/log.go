@@ -135,7 +135,10 @@ type Log struct {
 	flood flood
 	view  view
 	index indexes
-	tree  tree
+	marks bookmarks
+
+	opened uint64 // the last seq as the log was opened
+	tree   tree
 
 	keeper keeper
 
@@ -188,6 +191,7 @@ func Open(opts Options) (*Log, error) {
 	}
 	l.keeper.init(l, w)
 	go l.keeper.run()
+	l.opened = l.Seq()
 	go w.run()
 	if opts.index {
 		l.view.setPoke(l.index.poke)
