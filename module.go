@@ -207,6 +207,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	a.engine = acquireEngine(a.DataDir)
+	if err := registerAudit(ctx.GetMetricsRegistry(), a.engine); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
 	a.open = sync.OnceValues(func() (*vault.Vault, error) { return a.openOn(a.engine) })
 	return nil
 }

@@ -84,6 +84,7 @@ func (f *flood) admit(client netip.Addr, e *Entry) bool {
 	}
 	if c.written >= RefusalsPerMinute || f.total >= floodTotal {
 		c.suppressed++
+		f.l.stats.suppressed.Add(1)
 		return false
 	}
 	c.written++

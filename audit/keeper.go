@@ -160,6 +160,7 @@ func (k *keeper) checkpoint(record bool) bool {
 		return false
 	}
 	k.last.Store(c)
+	k.l.stats.checkpointed.Store(k.l.opts.Now().UnixMilli())
 	if f := k.l.set.Load().OnCheckpoint; f != nil {
 		f(*c)
 	}

@@ -136,6 +136,7 @@ type Log struct {
 	view  view
 	index indexes
 	marks bookmarks
+	stats stats
 
 	opened uint64 // the last seq as the log was opened
 	tree   tree

@@ -48,6 +48,8 @@ type writer struct {
 	wait bool       // one of them is a record, and its caller wants it on disk
 	dead error      // nothing is written any more
 
+	flushed uint64 // the last record of the last batch
+
 	// unsynced names: the segment is in place, but perhaps only until a
 	// crash.
 	unsyncedNames bool
@@ -242,9 +244,12 @@ func (w *writer) putInForce(f func()) {
 // flush makes the tail as durable as the log promises and acknowledges.
 func (w *writer) flush() {
 	if w.written < len(w.tail) && w.dead == nil {
+		start, from := time.Now(), max(w.flushed, w.l.opened)
 		if err := w.write(); err != nil {
 			w.renewUntil(err)
 		}
+		w.flushed = w.chain.seq
+		w.l.stats.committed(time.Since(start), w.flushed-from)
 	}
 	if w.dead == nil {
 		w.l.view.grow(w.first, w.durable+int64(len(w.tail)))
