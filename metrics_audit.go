@@ -61,9 +61,7 @@ func (m *auditMetrics) Collect(out chan<- prometheus.Metric) {
 	value(auditUp, prometheus.GaugeValue, up)
 	out <- prometheus.MustNewConstHistogram(auditCommits, s.Commits.Count, s.Commits.Sum, s.Commits.Buckets)
 	out <- prometheus.MustNewConstHistogram(auditBatches, s.Batches.Count, s.Batches.Sum, s.Batches.Buckets)
-	if s.CheckpointSize > 0 {
-		value(auditCheckpointSize, prometheus.GaugeValue, float64(s.CheckpointSize))
-	}
+	value(auditCheckpointSize, prometheus.GaugeValue, float64(s.CheckpointSize))
 	if !s.CheckpointTime.IsZero() {
 		value(auditCheckpointTime, prometheus.GaugeValue, float64(s.CheckpointTime.UnixMilli())/1000)
 	}

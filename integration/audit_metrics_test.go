@@ -1,0 +1,48 @@
+package integration
+
+import (
+	"regexp"
+	"strconv"
+	"testing"
+)
+
+// TestAuditMetrics reads the figures of the audit log over calls and a reload.
+func TestAuditMetrics(t *testing.T) {
+	t.Parallel()
+	s := start(t, config{})
+	token := s.issue("main", "github", "github:repos:read")
+	read := func(name string) float64 {
+		t.Helper()
+		_, b := s.adminAPI("GET", "/metrics", nil)
+		m := regexp.MustCompile(`(?m)^caddyvault_audit_` + name + ` (\S+)$`).FindSubmatch(b)
+		if m == nil {
+			t.Fatalf("no %s", name)
+		}
+		v, err := strconv.ParseFloat(string(m[1]), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	before := read("records_total")
+	for range 10 {
+		s.call(token, "github", "public.get", "null")
+	}
+	s.barrier()
+	s.reload(t)
+	records := read("records_total")
+	if records < before+20 || read("batch_records_sum") < 20 || read("commit_seconds_count") < 10 || read("commit_seconds_sum") <= 0 ||
+		read("up") != 1 || read("segments") != 1 || read("bytes") < 1000 {
+		t.Errorf("%v records before, %v after", before, records)
+	}
+	eventually(t, "a checkpoint", func() bool { return read("checkpoint_records") >= records })
+	if read("checkpoint_timestamp_seconds") < 1e9 {
+		t.Error("the checkpoint has no time")
+	}
+	for range 70 {
+		s.post("/vault.call", `{"token":"x.y.z"}`)
+	}
+	if n := read("suppressed_total"); n != 10 {
+		t.Errorf("%v suppressed", n)
+	}
+}
