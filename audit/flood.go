@@ -16,7 +16,13 @@ const (
 
 	floodClients = 4096   // what is counted apart
 	floodTotal   = 10_000 // written each minute of all clients together
-	floodWindow  = time.Minute
+
+	// What is written each minute, in bytes: a record may hold much that a
+	// client chose, and a client may earn many codes.
+	floodBytes      = 512 << 10 // of one client
+	floodTotalBytes = 16 << 20  // of all together
+
+	floodWindow = time.Minute
 )
 
 // flood counts refusals. All counting starts anew each minute, which begins
@@ -27,7 +33,9 @@ type flood struct {
 	mu     sync.Mutex
 	timer  *time.Timer // set while a minute runs
 	counts map[floodKey]*floodCount
+	bytes  map[netip.Prefix]int64 // written, by client
 	total  int
+	size   int64 // written
 	closed bool
 }
 
@@ -46,21 +54,32 @@ type floodCount struct {
 func (f *flood) init(l *Log) {
 	f.l = l
 	f.counts = make(map[floodKey]*floodCount)
+	f.bytes = make(map[netip.Prefix]int64)
 }
 
 // EnqueueRefusal is Enqueue for a refusal before authentication. Past
 // RefusalsPerMinute of one client address (an IPv6 client is its /64) and
-// code they are counted, and written as one record with Suppressed at the
-// end of the minute.
+// code, or half a megabyte of one client, they are counted, and written as one
+// record with Suppressed at the end of the minute.
 func (l *Log) EnqueueRefusal(client netip.Addr, e Entry) error {
-	if !l.flood.admit(client, &e) {
+	if l.damaged.Load() {
+		return l.Err()
+	}
+	p := l.encode(&e)
+	if !l.flood.admit(client, &e, p.size()) {
+		l.pool.put(p)
 		return nil
 	}
-	return l.enqueue(&e, 25)
+	if err := l.queue.push(p, 25); err != nil {
+		l.pool.put(p)
+		return err
+	}
+	return nil
 }
 
-// admit reports whether a refusal is to be written by itself.
-func (f *flood) admit(client netip.Addr, e *Entry) bool {
+// admit reports whether a refusal, of about size bytes, is to be written by
+// itself.
+func (f *flood) admit(client netip.Addr, e *Entry, size int64) bool {
 	// What follows the colon of a code may be what the client sent.
 	key := floodKey{clientPrefix(client), e.Record.Event, refusal.Base(e.Record.Error)}
 	f.mu.Lock()
@@ -82,13 +101,20 @@ func (f *flood) admit(client netip.Addr, e *Entry) bool {
 			f.counts[key] = c
 		}
 	}
-	if c.written >= RefusalsPerMinute || f.total >= floodTotal {
+	from := key.client
+	if _, known := f.bytes[from]; !known && len(f.bytes) >= floodClients {
+		from = netip.Prefix{}
+	}
+	if c.written >= RefusalsPerMinute || f.total >= floodTotal ||
+		f.bytes[from]+size > floodBytes || f.size+size > floodTotalBytes {
 		c.suppressed++
 		f.l.stats.suppressed.Add(1)
 		return false
 	}
 	c.written++
 	f.total++
+	f.bytes[from] += size
+	f.size += size
 	return true
 }
 
@@ -120,7 +146,8 @@ func (f *flood) report() {
 		_ = f.l.enqueue(&Entry{Record: r}, 50)
 	}
 	clear(f.counts)
-	f.total, f.timer = 0, nil
+	clear(f.bytes)
+	f.total, f.size, f.timer = 0, 0, nil
 }
 
 // close writes what was counted so far. Nothing is counted from then on.

@@ -107,3 +107,63 @@ func TestFloodBounds(t *testing.T) {
 		}
 	})
 }
+
+// TestFloodBytes has one client with as many codes as it likes and as long a
+// record as there can be, and then many such: the log grows by no more than
+// it should, and every refusal is written or counted.
+func TestFloodBytes(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, Options{Dir: dir, CheckpointEvery: -1})
+		long := strings.Repeat("\U000e0001", 2*MaxText)
+		refused := 0
+		refuse := func(client string, codes, n int) {
+			for code := range codes {
+				for range n {
+					refused++
+					if err := l.EnqueueRefusal(netip.MustParseAddr(client), Entry{Record: Record{
+						Event: "proxy.call.denied", Error: fmt.Sprint("CODE_", code), Service: long, Action: long, Client: client,
+						Context: &Context{AgentID: long, SessionID: long, TaskID: long, SkillID: long, Tool: long},
+					}}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			synctest.Wait()
+		}
+		size := func() (n int) {
+			for _, line := range logLines(t, dir) {
+				n += len(line) + 1
+			}
+			return n
+		}
+		refuse("192.0.2.1", 100, 70)
+		time.Sleep(floodWindow + time.Second)
+		synctest.Wait()
+		one := size()
+		if one > 1<<20 {
+			t.Errorf("%d bytes of one client in a minute", one)
+		}
+		for i := range 100 {
+			refuse(fmt.Sprint("198.51.100.", i), 5, 20)
+		}
+		time.Sleep(floodWindow + time.Second)
+		synctest.Wait()
+		if n := size() - one; n > floodTotalBytes+1<<20 {
+			t.Errorf("%d bytes of a hundred clients in a minute", n)
+		}
+		for _, line := range logLines(t, dir) {
+			refused--
+			var n int
+			if i := strings.Index(line, `"suppressed":`); i >= 0 {
+				if _, err := fmt.Sscan(line[i+len(`"suppressed":`):strings.LastIndex(line, `,"error"`)], &n); err != nil {
+					t.Fatal(line, err)
+				}
+				refused -= n - 1
+			}
+		}
+		if refused != 0 {
+			t.Errorf("%d refusals are neither written nor counted", refused)
+		}
+	})
+}
