@@ -11,18 +11,20 @@ import (
 	"testing"
 )
 
-// BenchmarkQuery answers queries from a log of 5,000,000 records, which
-// CADDYVAULT_BIG=1 asks for, or of 200,000; CADDYVAULT_BIG_DIR keeps it for
-// the next run. Beside each stands decoding every line, as a log without
-// indexes has to. With "dropped cache"
+// BenchmarkQuery answers queries from a log of 200,000 records, or of as many
+// as CADDYVAULT_RECORDS says; CADDYVAULT_RECORDS_DIR keeps it for the next
+// run. Beside it stands decoding every line, as a log without indexes has to. With "dropped cache"
 // the system has forgotten the files.
 func BenchmarkQuery(b *testing.B) {
 	records := 200_000
-	if os.Getenv("CADDYVAULT_BIG") != "" {
-		records = 5_000_000
+	if n := os.Getenv("CADDYVAULT_RECORDS"); n != "" {
+		var err error
+		if records, err = strconv.Atoi(n); err != nil {
+			b.Fatal(err)
+		}
 	}
 	dir := filepath.Join(b.TempDir(), "log")
-	if kept := os.Getenv("CADDYVAULT_BIG_DIR"); kept != "" {
+	if kept := os.Getenv("CADDYVAULT_RECORDS_DIR"); kept != "" {
 		dir = filepath.Join(kept, strconv.Itoa(records))
 	}
 	if _, err := os.Stat(dir); err != nil {

@@ -1,0 +1,92 @@
+package integration
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestCanaries puts values that are nobody's business wherever a request has
+// room for one, on every route, in requests that succeed and that are refused,
+// and looks for them, in every spelling, in whatever the server shows of
+// itself: the log and what is beside it, its stream, its exports, its mirror, the
+// server's debug log, metrics and configuration.
+func TestCanaries(t *testing.T) {
+	t.Parallel()
+	s := prepare(t, config{vault: "audit {\nmirror vault-audit\nsegment_size 16KiB\n}"})
+	s.start()
+	s.addService("github", s.githubService(), secret)
+	canary := func(name string) string {
+		var b [12]byte
+		_, _ = rand.Read(b[:])
+		v := `cnry/+"&` + hex.EncodeToString(b[:]) + `=~?`
+		s.hide(v, "the canary of "+name)
+		return v
+	}
+	answers := ""
+	send := func(method, path, body string, edits ...edit) {
+		t.Helper()
+		r, err := s.try(method, path, body, edits...)
+		if err != nil {
+			t.Fatalf("%s %s: %v", method, path, err)
+		}
+		answers += headerText(r) + r.body + "\n"
+	}
+	token := s.issue("main", "github", "github:repos:read", "github:issues:write")
+	bad := func() edit { return bearer(strings.NewReplacer(`"`, "", " ", "").Replace(canary("a bearer token"))) }
+	cookie := func() edit { return header("Cookie", "session="+hex.EncodeToString([]byte(canary("a cookie")))) }
+
+	// Calls, by body and by path.
+	for _, action := range []string{"issues.create", "repo.get", "form.post", "hidden.get", "nothing"} {
+		for _, tok := range []string{token, "x." + hex.EncodeToString([]byte(canary("a token"))) + ".z"} {
+			params := fmt.Sprintf(`{"owner":"o","repo":"r","title":%s,"deep":{"a":[%s]}}`, quote(canary("a parameter")), quote(canary("a deep parameter")))
+			if action == "form.post" {
+				params = fmt.Sprintf(`{"title":%s}`, quote(canary("a parameter")))
+			}
+			send("POST", "/vault.call", fmt.Sprintf(`{"token":%q,"service":"github","action":%q,"params":%s}`, tok, action, params), cookie())
+		}
+	}
+	for _, auth := range []edit{bearer(token), bad()} {
+		send("POST", "/proxy/github/repos/o/r/issues", `{"title":`+quote(canary("a proxied body"))+`}`, auth, cookie())
+		send("POST", "/proxy/github/nowhere", canary("a proxied body"), auth, cookie())
+	}
+	// Every other route, with a body that is refused and a token that is wrong.
+	for _, route := range []string{
+		"issueToken", "delegateToken", "introspectToken", "revoke", "audit.query", "call", "admin.listTemplates", "admin.loadTemplate",
+		"admin.addService", "admin.updateService", "admin.removeService", "admin.listServices", "admin.getService", "admin.addSecret",
+		"admin.removeSecret", "admin.listSecrets", "admin.listRevocations", "admin.unrevoke", "nothing", "admin.nothing",
+	} {
+		for _, body := range []string{
+			canary("no JSON"), `{"secret":` + quote(canary("a field")), `{"masterSecret":` + quote(canary("a secret")) + `,"secret":` + quote(canary("a secret")) + `}`,
+			`{"token":` + quote(canary("a token")) + `}`, `[` + quote(canary("an array")) + `]`,
+		} {
+			send("POST", "/vault."+route, body, cookie())
+			send("POST", "/vault."+route, body, bad())
+		}
+	}
+	send("POST", "/vault.admin.addSecret", `{"secretRef":"other","secret":`+quote(canary("a stored secret"))+`}`)
+	send("POST", "/vault.admin.loadTemplate", `{"template":"stripe","masterSecret":`+quote(canary("a template's secret"))+`}`)
+	send("GET", "/vault.audit.stream", "", bad())
+	s.barrier()
+
+	events, _ := s.watch(t.Context(), "?follow=false")
+	for _, e := range ends(t, events) {
+		answers += e.data + "\n"
+	}
+	for _, format := range []string{"jsonl", "csv", "cef"} {
+		out, errs := s.audit(0, "export", "--format", format)
+		s.noSecrets(t, "an export as "+format, out+errs)
+		if !strings.Contains(out, "admin.addSecret") {
+			t.Errorf("the export as %s is short", format)
+		}
+	}
+	_, metrics := s.adminAPI("GET", "/metrics", nil)
+	s.noSecrets(t, "metrics", string(metrics))
+	s.noSecrets(t, "the configuration", s.caddyConfig())
+	s.noSecrets(t, "answers and the stream", answers)
+	// The mirror goes into the server's log here, which the end of every test
+	// looks at, with all files of the data directory.
+	eventually(t, "the mirror has come so far", func() bool { return strings.Contains(s.read("caddy.log"), `"logger":"vault-audit"`) })
+}
