@@ -15,20 +15,20 @@ type auditMetrics struct {
 }
 
 func auditDesc(name, help string) *prometheus.Desc {
-	return prometheus.NewDesc("caddyvault_audit_"+name, help, nil, nil)
+	return prometheus.NewDesc(name, help, nil, nil)
 }
 
 var (
-	auditRecords        = auditDesc("records_total", "Records written to the audit log.")
-	auditSuppressed     = auditDesc("suppressed_total", "Refusals before authentication that were counted in the audit log, and not written one by one.")
-	auditQueue          = auditDesc("queue_bytes", "What waits to be written to the audit log.")
-	auditSegments       = auditDesc("segments", "Files of the audit log.")
-	auditBytes          = auditDesc("bytes", "Size of the audit log.")
-	auditUp             = auditDesc("up", "1 while records can be written, 0 while calls are refused because they cannot.")
-	auditCommits        = auditDesc("commit_seconds", "How long a batch of records took to be written, and on disk where a call waits for that.")
-	auditBatches        = auditDesc("batch_records", "Records in a batch.")
-	auditCheckpointSize = auditDesc("checkpoint_records", "Records that the newest checkpoint covers.")
-	auditCheckpointTime = auditDesc("checkpoint_timestamp_seconds", "When the newest checkpoint was made.")
+	auditRecords        = auditDesc("caddyvault_audit_records_total", "Records written to the audit log.")
+	auditSuppressed     = auditDesc("caddyvault_audit_suppressed_total", "Refusals before authentication that were counted in the audit log, and not written one by one.")
+	auditQueue          = auditDesc("caddyvault_audit_queue_bytes", "What waits to be written to the audit log.")
+	auditSegments       = auditDesc("caddyvault_audit_segments", "Files of the audit log.")
+	auditBytes          = auditDesc("caddyvault_audit_bytes", "Size of the audit log.")
+	auditUp             = auditDesc("caddyvault_audit_up", "1 while records can be written, 0 while calls are refused because they cannot.")
+	auditCommits        = auditDesc("caddyvault_audit_commit_seconds", "How long a batch of records took to be written, and on disk where a call waits for that.")
+	auditBatches        = auditDesc("caddyvault_audit_batch_records", "Records in a batch.")
+	auditCheckpointSize = auditDesc("caddyvault_audit_checkpoint_records", "Records that the newest checkpoint covers.")
+	auditCheckpointTime = auditDesc("caddyvault_audit_checkpoint_timestamp_seconds", "When the newest checkpoint was made.")
 )
 
 // Describe implements prometheus.Collector.

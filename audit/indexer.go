@@ -295,8 +295,6 @@ func (x *indexes) make(p part) {
 	}
 }
 
-var errClosing = errors.New("closing")
-
 func (x *indexes) write(p part, s *liveIndex) error {
 	end, err := x.lastHash(p)
 	if err != nil {

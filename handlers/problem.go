@@ -58,7 +58,8 @@ func (rq *request) refuse(r *refusal.Refusal) {
 	if r.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(float64(r.RetryAfter)/float64(time.Second)))))
 	}
-	status, body := r.Status, []byte(nil)
+	status := r.Status
+	var body []byte
 	if rq.oauth {
 		var name string
 		if name, status = oauthError(r); status != http.StatusUnauthorized {

@@ -74,8 +74,14 @@ func TestAuditCommands(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{
-		{"export", "--format", "xml"}, {"export", "--filter", "x"}, {"tail", "--agent", ""}, {"query", "--since", "yesterday"}, {"tail", "-n", "1001"},
-		{"tail", "--filter", "a.b=c"}, {"export", "--event", "a", "--filter", "event=b"}, {"export", "x"},
+		{"export", "--format", "xml"},
+		{"export", "--filter", "x"},
+		{"tail", "--agent", ""},
+		{"query", "--since", "yesterday"},
+		{"tail", "-n", "1001"},
+		{"tail", "--filter", "a.b=c"},
+		{"export", "--event", "a", "--filter", "event=b"},
+		{"export", "x"},
 	} {
 		if _, errs := s.audit(2, args...); errs == "" {
 			t.Errorf("%q says nothing", args)

@@ -203,8 +203,12 @@ https://:$PORT2 {
 			{"no token of the vault", "none", []string{"-c", helper, "ls-remote", url}, "TOKEN_INVALID", "remote: TOKEN_INVALID: the token is not valid"},
 			{"no such service", reader, []string{"-c", helper, "ls-remote", strings.Replace(url, "/github-git/", "/gitt/", 1)}, "UNKNOWN_SERVICE", "remote: UNKNOWN_SERVICE: there is no service \"gitt\""},
 			{"dots", reader, []string{"-c", helper, "ls-remote", strings.Replace(url, "/o/", "/%2e%2e/", 1)}, "PARAM_INVALID:path", "remote: PARAM_INVALID:path: the path has"},
-			{"push with a token to read", reader, []string{"-C", "r", "-c", helper, "push", "origin", "main:other"}, "INSUFFICIENT_SCOPE:git:write",
-				"remote: INSUFFICIENT_SCOPE:git:write: the action push.refs needs the scope git:write, which the token does not have\nremote: ask vault.issueToken for a token for github-git with the scope git:write"},
+			{
+				"push with a token to read", reader,
+				[]string{"-C", "r", "-c", helper, "push", "origin", "main:other"},
+				"INSUFFICIENT_SCOPE:git:write",
+				"remote: INSUFFICIENT_SCOPE:git:write: the action push.refs needs the scope git:write, which the token does not have\nremote: ask vault.issueToken for a token for github-git with the scope git:write",
+			},
 		} {
 			_, end := s.auditLog(0)
 			out, err := as(c.token).git("", c.args...)

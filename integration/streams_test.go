@@ -21,7 +21,6 @@ type streams struct {
 	up   *httptest.Server
 	mu   sync.Mutex
 	open map[chan string]bool // at the upstream
-	flow sync.WaitGroup       // of clients
 }
 
 func newStreams(t *testing.T) *streams {

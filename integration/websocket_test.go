@@ -41,7 +41,8 @@ https://127.0.0.1:$PORT2 {
 	tls $DIR/cert.pem $DIR/key.pem
 	log
 	vault
-}`})
+}`,
+	})
 	writeCertificate(t, s.dir)
 	s.start()
 	s.up.answer(func(w http.ResponseWriter, r *http.Request) {
@@ -234,8 +235,13 @@ func TestWebSocketOverHTTP2(t *testing.T) {
 	var block bytes.Buffer
 	enc := hpack.NewEncoder(&block)
 	for _, f := range [][2]string{
-		{":method", "CONNECT"}, {":protocol", "websocket"}, {":scheme", "http"}, {":path", "/proxy/live/echo"}, {":authority", "127.0.0.1"},
-		{"authorization", "Bearer " + token.Token}, {"sec-websocket-version", "13"},
+		{":method", "CONNECT"},
+		{":protocol", "websocket"},
+		{":scheme", "http"},
+		{":path", "/proxy/live/echo"},
+		{":authority", "127.0.0.1"},
+		{"authorization", "Bearer " + token.Token},
+		{"sec-websocket-version", "13"},
 	} {
 		_ = enc.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}) // to memory
 	}

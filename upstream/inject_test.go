@@ -183,27 +183,44 @@ func TestEveryPlaceOnTheWire(t *testing.T) {
 		{"query", `"secretRef":"key","auth":[{"in":"query","name":"api_key"}]`, get(), "", []string{"GET /a%2Fb?x=1&y&api_key=" + escaped + " HTTP/1.1"}, []string{"Authorization"}},
 		{"path", `"_base":"/v1/bot{secret}x","secretRef":"other","auth":[{"in":"path"}]`, get(), "", []string{"GET /v1/boto-secret-0123456789x/a%2Fb?x=1&y HTTP/1.1"}, []string{"{secret}"}},
 		{"path, escaped", `"_base":"/{secret}","secretRef":"key","auth":[{"in":"path"}]`, get(), "", []string{"GET /" + escaped + "/a%2Fb?x=1&y HTTP/1.1"}, nil},
-		{"JSON", `"secretRef":"key","auth":[{"in":"body","pointer":"/token"}]` + `,"endpoints":{"post":{"method":"POST","path":"/*"}}`, post("application/json", ` {"a": 1.0}`), "",
-			[]string{` {"token":"k-0123/45+6&7=8 \"9\"\\","a": 1.0}`, "Content-Length: 45"}, nil},
-		{"JSON, empty", `"secretRef":"other","auth":[{"in":"body","pointer":"/auth/token"},{"in":"body","pointer":"/id","value":"{secret:b64}"}]` + `,"endpoints":{"post":{"method":"POST","path":"/*"}}`, post("application/json", `{}`), "",
-			[]string{`{"auth":{"token":"o-secret-0123456789"},"id":"AAECAwQFBgc="}`}, nil},
+		{
+			"JSON", `"secretRef":"key","auth":[{"in":"body","pointer":"/token"}]` + `,"endpoints":{"post":{"method":"POST","path":"/*"}}`, post("application/json", ` {"a": 1.0}`), "",
+			[]string{` {"token":"k-0123/45+6&7=8 \"9\"\\","a": 1.0}`, "Content-Length: 45"},
+			nil,
+		},
+		{
+			"JSON, empty", `"secretRef":"other","auth":[{"in":"body","pointer":"/auth/token"},{"in":"body","pointer":"/id","value":"{secret:b64}"}]` + `,"endpoints":{"post":{"method":"POST","path":"/*"}}`, post("application/json", `{}`), "",
+			[]string{`{"auth":{"token":"o-secret-0123456789"},"id":"AAECAwQFBgc="}`},
+			nil,
+		},
 		{"JSON, none at all", `"secretRef":"other","auth":[{"in":"body","pointer":"/token"}]` + `,"endpoints":{"post":{"method":"POST","path":"/*"}}`, func() *http.Request {
 			r := post("", "")
 			r.Header.Del("Content-Type")
 			return r
 		}(), "", []string{`{"token":"o-secret-0123456789"}`, "Content-Type: application/json"}, nil},
-		{"form", `"secretRef":"key","auth":[{"in":"body","name":"token"}],` + form, post("application/x-www-form-urlencoded", "a=1&b=%20"), "",
-			[]string{"a=1&b=%20&token=" + escaped}, nil},
+		{
+			"form", `"secretRef":"key","auth":[{"in":"body","name":"token"}],` + form, post("application/x-www-form-urlencoded", "a=1&b=%20"), "",
+			[]string{"a=1&b=%20&token=" + escaped},
+			nil,
+		},
 		{"by agent", `"secretRef":"key","secretByAgent":{"tony":"tony"}`, get(), "tony", []string{"Authorization: Bearer " + secretsOf["tony"]}, nil},
 		{"by agent, another", `"secretRef":"other","secretByAgent":{"tony":"tony"}`, get(), "steve", []string{"Authorization: Bearer " + secretsOf["other"]}, nil},
-		{"GitHub's signature", `"secretRef":"pem","auth":[{"in":"sign","name":"X-Hub-Signature-256","value":"sha256={signature}","signed":"{body}"},{"in":"sign","name":"X-Hub-Signature","value":"sha1={signature}","algorithm":"sha1","signed":"{body}"}]`,
-			post("application/json", `{"zen":1}`), "", []string{
+		{
+			"GitHub's signature", `"secretRef":"pem","auth":[{"in":"sign","name":"X-Hub-Signature-256","value":"sha256={signature}","signed":"{body}"},{"in":"sign","name":"X-Hub-Signature","value":"sha1={signature}","algorithm":"sha1","signed":"{body}"}]`,
+			post("application/json", `{"zen":1}`), "",
+			[]string{
 				"X-Hub-Signature-256: sha256=" + hex.EncodeToString(mac(sha256.New, secretsOf["pem"], `{"zen":1}`)),
 				"X-Hub-Signature: sha1=" + hex.EncodeToString(mac(sha1.New, secretsOf["pem"], `{"zen":1}`)), `{"zen":1}`,
-			}, []string{"BEGIN KEY"}},
-		{"a vendor's signature", `"secretRef":"hex","auth":[{"in":"query","name":"id","value":"{secret:other}"},{"in":"sign","name":"X-Sign","encoding":"base64","keyEncoding":"hex","signed":"{method}\n{host}\n{path}\n{query}\n{target}\n{header:User-Agent}\n{body:sha256}"}]`,
-			post("text/plain", "hello"), "", []string{"X-Sign: " + base64.StdEncoding.EncodeToString(mac(sha256.New, "\x00\xff\x10\xaa\xbb\xcc\xdd\xee",
-				"POST\n$HOST\n/a/b\nx=1&y&id=o-secret-0123456789\n/a/b?x=1&y&id=o-secret-0123456789\nua\n2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"))}, nil},
+			},
+			[]string{"BEGIN KEY"},
+		},
+		{
+			"a vendor's signature", `"secretRef":"hex","auth":[{"in":"query","name":"id","value":"{secret:other}"},{"in":"sign","name":"X-Sign","encoding":"base64","keyEncoding":"hex","signed":"{method}\n{host}\n{path}\n{query}\n{target}\n{header:User-Agent}\n{body:sha256}"}]`,
+			post("text/plain", "hello"), "",
+			[]string{"X-Sign: " + base64.StdEncoding.EncodeToString(mac(sha256.New, "\x00\xff\x10\xaa\xbb\xcc\xdd\xee",
+				"POST\n$HOST\n/a/b\nx=1&y&id=o-secret-0123456789\n/a/b?x=1&y&id=o-secret-0123456789\nua\n2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"))},
+			nil,
+		},
 		{"what the client may not", `"secretRef":"other","auth":[{"in":"header","name":"x-key"},{"in":"sign","name":"x-sig","timestampHeader":"x-time","signed":"{timestamp}"}],"passHeaders":["X-A"]`, func() *http.Request {
 			r := get()
 			for _, name := range []string{"X-Key", "X-Sig", "X-Time", "X_key", "Authorization", "X-A"} {

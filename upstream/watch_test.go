@@ -169,12 +169,16 @@ func TestTimeouts(t *testing.T) {
 			_ = http.NewResponseController(w).Flush()
 			wait(w, r)
 		}), timeouts: `"idle":"100ms"`, status: 504, code: "UPSTREAM_TIMEOUT:idle"},
-		{name: "an upstream that takes no body", scheme: "http", upstream: silent, timeouts: `"idle":"200ms"`,
-			body: func() io.Reader { return io.LimitReader(zeros{}, 1<<30) }, status: 504, code: "UPSTREAM_TIMEOUT:idle"},
-		{name: "a client that sends no body", scheme: "http", upstream: serve(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body)
-		}), timeouts: `"idle":"200ms"`,
-			body: func() io.Reader { r, w := io.Pipe(); go w.Write([]byte("x")); return r }, status: 408, code: "CLIENT_TIMEOUT:idle"},
+		{
+			name: "an upstream that takes no body", scheme: "http", upstream: silent, timeouts: `"idle":"200ms"`,
+			body: func() io.Reader { return io.LimitReader(zeros{}, 1<<30) }, status: 504, code: "UPSTREAM_TIMEOUT:idle",
+		},
+		{
+			name: "a client that sends no body", scheme: "http", upstream: serve(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+			}), timeouts: `"idle":"200ms"`,
+			body: func() io.Reader { r, w := io.Pipe(); go w.Write([]byte("x")); return r }, status: 408, code: "CLIENT_TIMEOUT:idle",
+		},
 		{name: "a client that takes no answer", scheme: "http", upstream: serve(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.Copy(w, io.LimitReader(zeros{}, 1<<30))
 		}), timeouts: `"idle":"200ms"`, deaf: true, status: 200, code: "CLIENT_TIMEOUT:idle"},
