@@ -36,6 +36,7 @@ type service struct {
 // a change swaps the map.
 type services struct {
 	current atomic.Pointer[map[string]*service]
+	compile *compilations
 	mu      sync.Mutex // serialises changes
 
 	// listeners are called with the name of each service that changed or went.
@@ -78,7 +79,7 @@ func (s *services) load(ctx context.Context, st store.Store) error {
 	}
 	m := make(map[string]*service, len(entries))
 	for _, e := range entries {
-		svc := newService(e, nil)
+		svc := s.newService(e, nil)
 		m[svc.name] = svc
 	}
 	s.current.Store(&m)
@@ -86,7 +87,7 @@ func (s *services) load(ctx context.Context, st store.Store) error {
 }
 
 // newService compiles an entry. If it cannot be, old goes on, with the error.
-func newService(e store.Entry, old *service) *service {
+func (s *services) newService(e store.Entry, old *service) *service {
 	svc := &service{name: strings.TrimPrefix(e.Key, store.Services), rev: e.Rev, err: e.Err}
 	if old != nil {
 		svc.compiled, svc.raw = old.compiled, old.raw
@@ -94,7 +95,7 @@ func newService(e store.Entry, old *service) *service {
 	if e.Value == nil {
 		return svc
 	}
-	compiled, err := policy.ParseService(svc.name, e.Value)
+	compiled, err := s.compile.compile(svc.name, e.Value)
 	if err != nil {
 		if svc.err == nil {
 			svc.err = err
@@ -121,8 +122,9 @@ func (s *services) apply(ev store.Event) (*service, bool) {
 	var now *service
 	if ev.Type == store.Delete {
 		delete(next, name)
+		s.compile.forget(name)
 	} else {
-		now = newService(ev.Entry, before)
+		now = s.newService(ev.Entry, before)
 		next[name] = now
 	}
 	s.current.Store(&next)

@@ -15,7 +15,6 @@ import (
 
 	"github.com/caddyvault/caddyvault/agents"
 	"github.com/caddyvault/caddyvault/audit"
-	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/store"
 	"github.com/caddyvault/caddyvault/store/file"
 	"github.com/caddyvault/caddyvault/store/fsx"
@@ -105,15 +104,13 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		}
 	}()
 
+	st.services.compile = new(compilations)
 	files, err := file.Open(file.Options{
-		DataDir:     o.DataDir,
-		ServicesDir: o.ServicesDir,
-		Logger:      o.Logger.Named("store"),
-		Now:         o.Now,
-		ValidateService: func(name string, data []byte) error {
-			_, err := policy.ParseService(name, data)
-			return err
-		},
+		DataDir:         o.DataDir,
+		ServicesDir:     o.ServicesDir,
+		Logger:          o.Logger.Named("store"),
+		Now:             o.Now,
+		ValidateService: st.services.compile.validate,
 		ValidateAgent: func(name string, data []byte) error {
 			_, err := agents.Parse(name, data)
 			return err

@@ -7,8 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyvault/caddyvault/store"
@@ -84,21 +87,49 @@ func (s *folder) loadAll(rev *counter) error {
 	if err != nil {
 		return err
 	}
+	var found []*loaded
 	for _, name := range names {
-		fp, data, err := s.read(name)
-		if fp.gone {
-			continue
+		fp, data, err := s.readFile(name)
+		if !fp.gone {
+			found = append(found, &loaded{name, fp, data, err})
 		}
-		v := &item{seen: fp, err: err}
-		if err == nil {
-			v.value = data
+	}
+	s.checkAll(found)
+	for _, f := range found {
+		v := &item{seen: f.seen, err: f.err}
+		if f.err == nil {
+			v.value = f.data
 		}
 		if v.rev, err = rev.next(); err != nil {
 			return err
 		}
-		s.byName[name] = v
+		s.byName[f.name] = v
 	}
 	return nil
+}
+
+// loaded is a file as it was read at the start.
+type loaded struct {
+	name string
+	seen fingerprint
+	data []byte
+	err  error // why it is broken
+}
+
+// checkAll checks files on every core: there may be thousands.
+func (s *folder) checkAll(files []*loaded) {
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(files)) {
+		workers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(files)); i = next.Add(1) - 1 {
+				if f := files[i]; f.err == nil {
+					f.err = s.check(f.name, f.data)
+				}
+			}
+		})
+	}
+	workers.Wait()
 }
 
 // names returns the names there are files for, sorted. A name may be one that
@@ -135,8 +166,17 @@ func (s *folder) look(name string) fingerprint {
 	return fingerprintOf(fi)
 }
 
-// read reads the file of name. An error says why it is broken.
+// read reads the file of name and checks it. An error says why it is broken.
 func (s *folder) read(name string) (fingerprint, []byte, error) {
+	fp, data, err := s.readFile(name)
+	if err == nil {
+		err = s.check(name, data)
+	}
+	return fp, data, err
+}
+
+// readFile reads the file of name.
+func (s *folder) readFile(name string) (fingerprint, []byte, error) {
 	fp := s.look(name)
 	if fp.gone {
 		return fp, nil, fs.ErrNotExist
@@ -151,9 +191,6 @@ func (s *folder) read(name string) (fingerprint, []byte, error) {
 	if fi != nil {
 		// Of what was read; a change while reading shows at the next look.
 		fp = fingerprintOf(fi)
-	}
-	if err == nil {
-		err = s.check(name, data)
 	}
 	return fp, data, err
 }

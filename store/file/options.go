@@ -63,7 +63,8 @@ type Options struct {
 
 	// ValidateService decides whether a service is broken beyond not being
 	// a JSON object. Its error is reported as Entry.Err and by Put. It is
-	// called for one service at a time and must not call the store.
+	// called for several services at once when the store is opened, for one
+	// at a time from then on, and must not call the store.
 	ValidateService func(name string, data []byte) error
 
 	// AgentsDir and ValidateAgent are the same for agents. Default:
