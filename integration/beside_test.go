@@ -91,9 +91,7 @@ func TestReloadRefused(t *testing.T) {
 	if status, body := s.adminAPI("POST", "/load", strings.NewReader(string(good))); status != 200 {
 		t.Errorf("%d %s", status, body)
 	}
-	if out, err := s.command("reload", "--config", s.file, "--adapter", "caddyfile", "--force").CombinedOutput(); err != nil {
-		t.Errorf("reload: %v\n%s", err, out)
-	}
+	s.reload(t)
 	if r := s.post("/vault.issueToken", issueRead); r.status != 200 {
 		t.Errorf("%d %s", r.status, r.body)
 	}
