@@ -60,7 +60,7 @@ func child() bool {
 // be durable is in the log, the chain verifies, and every call has an end.
 // CADDYVAULT_KILL_ROUNDS is how often.
 func TestKill(t *testing.T) {
-	rounds := 10
+	rounds := 50
 	if s := os.Getenv("CADDYVAULT_KILL_ROUNDS"); s != "" {
 		var err error
 		if rounds, err = strconv.Atoi(s); err != nil {

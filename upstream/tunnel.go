@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/http"
 	"sync"
 	"time"
 
@@ -75,9 +74,7 @@ func newTunnel(ctx context.Context, conn io.ReadWriteCloser, c *call, secrets *s
 		hangUp: make(chan struct{}), locally: make(chan struct{}), upstreamUp: true,
 	}
 	// A client that takes nothing does not keep the call from ending.
-	c.watch.hook(ctx, func() {
-		_ = http.NewResponseController(c.client).SetWriteDeadline(time.Now().Add(linger))
-	})
+	c.watch.hook(ctx, func() { c.watch.takeBy(time.Now().Add(linger)) })
 	return t
 }
 

@@ -109,14 +109,49 @@ func (w *watch) answered(ctx context.Context, stream, long bool) *refusal.Refusa
 // interruptible makes sure that the call, when it is cut, does not wait for
 // its client: to send more of the request or to take more of the answer.
 func (w *watch) interruptible(ctx context.Context) {
-	w.hook(ctx, func() {
-		client := http.NewResponseController(w.client)
-		_ = client.SetReadDeadline(time.Unix(1, 0)) // not every writer can
-		if w.phase.Load() == answering && w.long.Load() {
-			w.interrupted.Store(true)
-			_ = client.SetWriteDeadline(time.Unix(1, 0))
+	w.hook(ctx, w.interrupt)
+}
+
+// interrupt ends what waits for the client. w.mu is held.
+func (w *watch) interrupt() {
+	_ = http.NewResponseController(w.client).SetReadDeadline(time.Unix(1, 0)) // not every writer can
+	if w.phase.Load() == answering && w.long.Load() {
+		w.interrupted.Store(true)
+		w.takeBy(time.Unix(1, 0))
+		return
+	}
+	w.again(w.interrupt)
+}
+
+// takeBy gives the client until at to take what is written. Caddy moves the
+// deadline on before each piece, and may just be doing so: it is set again
+// until the call is over. w.mu is held.
+func (w *watch) takeBy(at time.Time) {
+	_ = http.NewResponseController(innermost(w.client)).SetWriteDeadline(at)
+	w.again(func() { w.takeBy(at) })
+}
+
+// again has f called in a moment, with w.mu held, unless the call is over.
+func (w *watch) again(f func()) {
+	time.AfterFunc(20*time.Millisecond, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !w.over {
+			f()
 		}
 	})
+}
+
+// innermost returns the server's own writer. Its deadlines may be set from any
+// goroutine; those of the one that Caddy puts around it may not.
+func innermost(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = u.Unwrap()
+	}
 }
 
 // hook has f called when the call is cut, unless something is already. f must
