@@ -71,6 +71,7 @@ func TestCheckpointURLBad(t *testing.T) {
 					}
 					time.Sleep(time.Second)
 				}
+				synctest.Wait()
 				if tries < 10 || tries > 30 || int(p.failed.Load()) < tries-1 || len(sent) != 0 || logs.Len() != int(p.failed.Load()) {
 					t.Fatalf("%d tries, %d failed, %d sent, %d logged", tries, p.failed.Load(), len(sent), logs.Len())
 				}
@@ -82,6 +83,7 @@ func TestCheckpointURLBad(t *testing.T) {
 				good = true
 				p.offer(audit.Checkpoint{Size: 5000, Note: "newest"})
 				time.Sleep(postPause + time.Minute)
+				synctest.Wait()
 				if len(sent) != 1 || sent[0] != "newest" || p.sent.Load() != 1 {
 					t.Fatalf("sent %q", sent)
 				}
@@ -89,6 +91,7 @@ func TestCheckpointURLBad(t *testing.T) {
 					p.offer(audit.Checkpoint{Size: uint64(6000 + i), Note: "many"})
 					time.Sleep(time.Second)
 				}
+				synctest.Wait()
 				if len(sent) < 9 || len(sent) > 12 {
 					t.Fatalf("%d sent in 100 s", len(sent)-1)
 				}

@@ -33,6 +33,11 @@ func TestBeside(t *testing.T) {
 		return b.String()
 	}
 	s.barrier()
+	// A checkpoint of what has been written is still to come.
+	eventually(t, "a checkpoint", func() bool {
+		_, err := os.Stat(filepath.Join(s.data, "audit.checkpoint"))
+		return err == nil && strings.Contains(s.read("data/audit.log.jsonl"), `"audit.checkpoint"`)
+	})
 	before := snapshot()
 	if out, err := s.command("validate", "--config", s.file, "--adapter", "caddyfile").CombinedOutput(); err != nil {
 		t.Errorf("validate: %v\n%s", err, out)

@@ -165,6 +165,12 @@ func (t *tunnel) control() error {
 	if t.frame.opcode == opClose && len(payload) == 1 {
 		return errFrame
 	}
+	if t.frame.opcode == opClose {
+		// Of a call that was cut it answers the one that the vault has sent.
+		if refused, ok := errors.AsType[*refusal.Refusal](context.Cause(t.ctx)); ok {
+			return refused
+		}
+	}
 	clean, hits := cleanControl(t.frame.opcode, payload, t.secrets)
 	if err := t.count(hits); err != nil {
 		return err
