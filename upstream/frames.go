@@ -173,8 +173,12 @@ func (fw *follower) follow(p []byte) error {
 	return nil
 }
 
-// between reports whether a frame may be put in here.
-func (fw *follower) between() bool { return fw.have == 0 && fw.left == 0 && !fw.closed }
+// header returns a copy of the header that has begun and is not whole.
+func (fw *follower) header() []byte { return append([]byte(nil), fw.head[:fw.have]...) }
+
+// between reports whether a frame may be put in here, before a header that is
+// not whole.
+func (fw *follower) between() bool { return fw.left == 0 && !fw.closed }
 
 // readFrame reads the header of a server's frame.
 func readFrame(r io.Reader) (frameHeader, error) {

@@ -54,8 +54,9 @@ type tunnel struct {
 	told    bool   // a Close frame is or was in out
 
 	// Of Write.
-	mu   sync.Mutex
-	sent follower
+	mu     sync.Mutex
+	sent   follower
+	broken bool // what the client sent was no frame
 
 	hangUp     chan struct{} // closed when the client has sent its Close frame
 	closing    sync.Once
@@ -249,14 +250,18 @@ func (t *tunnel) wait() {
 // Write takes the client's frames.
 func (t *tunnel) Write(p []byte) (int, error) {
 	t.mu.Lock()
-	before := t.sent.closed
+	before, held := t.sent, t.sent.header()
 	err := t.sent.follow(p)
-	if !before && t.sent.closed {
+	if !before.closed && t.sent.closed {
 		close(t.hangUp)
 	}
-	up := t.upstreamUp
+	if err != nil {
+		t.sent, t.broken = before, true // nothing of p is sent, nor of what follows
+	}
+	begun := t.sent.have
+	up, broken := t.upstreamUp, t.broken
 	t.mu.Unlock()
-	if err != nil && up {
+	if broken && up {
 		t.c.out.Cut(refusal.New("UPGRADE_INVALID", "the client sent what is no frame of a WebSocket"))
 		return len(p), nil
 	}
@@ -271,11 +276,19 @@ func (t *tunnel) Write(p []byte) (int, error) {
 			}
 		}
 	}
-	n, err := t.conn.Write(p)
-	if err != nil && t.ctx.Err() != nil {
+	// A header goes on when all of it is there and is one.
+	checked := p
+	if len(held) > 0 {
+		checked = append(held, p...)
+	}
+	checked = checked[:len(checked)-begun]
+	if len(checked) == 0 {
 		return len(p), nil
 	}
-	return n, err
+	if _, err := t.conn.Write(checked); err != nil && t.ctx.Err() == nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // Close is called when the client is gone, and when the call is cut.
