@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/token/strict"
 )
 
 const (
@@ -262,7 +263,7 @@ func malleable(raw string) string {
 		0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
 	}
 	dot := strings.LastIndexByte(raw, '.')
-	sig, err := strictBase64.DecodeString(raw[dot+1:])
+	sig, err := strict.Base64.DecodeString(raw[dot+1:])
 	if err != nil {
 		panic(err)
 	}
@@ -363,7 +364,7 @@ func FuzzVerify(f *testing.F) {
 		dot := strings.LastIndexByte(raw, '.')
 		mac := hmac.New(sha256.New, []byte(testSecret))
 		mac.Write([]byte(raw[:dot]))
-		sig, err := strictBase64.DecodeString(raw[dot+1:])
+		sig, err := strict.Base64.DecodeString(raw[dot+1:])
 		if err != nil || encode(sig) != raw[dot+1:] {
 			t.Fatal("accepted a signature that is not canonical")
 		}

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddyvault/caddyvault/token/strict"
 )
 
 // MinHMACLength is the least number of characters of an HS256 key. RFC 7518,
@@ -116,7 +118,7 @@ const (
 // namedHMACKey returns an HS256 key that has a key id, which says nothing of
 // it.
 func namedHMACKey(secret []byte, kid string) (Key, error) {
-	if len(secret) < hmacSize || len(kid) != len(encode(make([]byte, kidSize))) || !canonicalAlphabet(kid) {
+	if len(secret) < hmacSize || len(kid) != len(encode(make([]byte, kidSize))) || !strict.Alphabet(kid) {
 		return Key{}, errors.New("signing key: not an HS256 key of the vault")
 	}
 	return Key{&material{

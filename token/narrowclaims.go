@@ -4,6 +4,8 @@ import (
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/caddyvault/caddyvault/token/strict"
 )
 
 // narrowClaims are the claims that only some tokens have: what they may do
@@ -38,7 +40,7 @@ func (w *wireClaims) readNarrow(d *jsontext.Decoder, name string) (known, ok boo
 	n := w.narrow
 	switch name {
 	case "actions":
-		n.actions, ok = texts(d)
+		n.actions, ok = strict.Texts(d)
 		ok = ok && len(n.actions) > 0
 	case "params":
 		n.params, ok = readParams(d)
@@ -98,10 +100,10 @@ func budget(d *jsontext.Decoder) (int64, bool) {
 // readParams reads an object of lists of texts, none of them empty.
 func readParams(d *jsontext.Decoder) (map[string][]string, bool) {
 	params := make(map[string][]string)
-	err := readObject(d, func(d *jsontext.Decoder, name string) error {
+	err := strict.Object(d, func(d *jsontext.Decoder, name string) error {
 		values, ok := anyTexts(d)
 		if !ok || len(values) == 0 || name == "" {
-			return errForm
+			return strict.ErrForm
 		}
 		params[name] = values
 		return nil
@@ -116,7 +118,7 @@ func anyTexts(d *jsontext.Decoder) ([]string, bool) {
 	}
 	var list []string
 	for d.PeekKind() != ']' {
-		s, ok := text(d)
+		s, ok := strict.Text(d)
 		if !ok {
 			return nil, false
 		}
@@ -133,16 +135,16 @@ func readActors(d *jsontext.Decoder, depth int) ([]string, bool) {
 	}
 	var subject string
 	var prior []string
-	err := readObject(d, func(d *jsontext.Decoder, name string) error {
+	err := strict.Object(d, func(d *jsontext.Decoder, name string) error {
 		var ok bool
 		switch name {
 		case "sub":
-			subject, ok = text(d)
+			subject, ok = strict.Text(d)
 		case "act":
 			prior, ok = readActors(d, depth+1)
 		}
 		if !ok {
-			return errForm
+			return strict.ErrForm
 		}
 		return nil
 	})
@@ -157,20 +159,20 @@ func readChain(d *jsontext.Decoder) ([]Ancestor, bool) {
 	var chain []Ancestor
 	for d.PeekKind() != ']' {
 		var a Ancestor
-		err := readObject(d, func(d *jsontext.Decoder, name string) error {
+		err := strict.Object(d, func(d *jsontext.Decoder, name string) error {
 			var ok bool
 			switch name {
 			case "jti":
-				a.ID, ok = text(d)
+				a.ID, ok = strict.Text(d)
 			case "task":
-				a.TaskID, ok = text(d)
+				a.TaskID, ok = strict.Text(d)
 			case "maxCalls":
 				a.MaxCalls, ok = budget(d)
 			case "maxBytes":
 				a.MaxBytes, ok = budget(d)
 			}
 			if !ok {
-				return errForm
+				return strict.ErrForm
 			}
 			return nil
 		})
@@ -186,16 +188,16 @@ func readChain(d *jsontext.Decoder) ([]Ancestor, bool) {
 // readBinding reads the claim "cnf": one means, which the vault knows.
 func readBinding(d *jsontext.Decoder) (*Binding, bool) {
 	var b Binding
-	err := readObject(d, func(d *jsontext.Decoder, name string) error {
+	err := strict.Object(d, func(d *jsontext.Decoder, name string) error {
 		var ok bool
 		switch name {
 		case "jkt":
-			b.JKT, ok = text(d)
+			b.JKT, ok = strict.Text(d)
 		case "x5t#S256":
-			b.X5T, ok = text(d)
+			b.X5T, ok = strict.Text(d)
 		}
 		if !ok {
-			return errForm
+			return strict.ErrForm
 		}
 		return nil
 	})
@@ -204,6 +206,6 @@ func readBinding(d *jsontext.Decoder) (*Binding, bool) {
 
 // isDigest reports whether s is a SHA-256 digest in base64url.
 func isDigest(s string) bool {
-	b, err := strictBase64.DecodeString(s)
+	b, err := strict.Base64.DecodeString(s)
 	return err == nil && len(b) == 32 && len(s) == 43
 }

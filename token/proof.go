@@ -14,6 +14,8 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddyvault/caddyvault/token/strict"
 )
 
 // MaxProof is the longest DPoP proof that is looked at, in bytes: one with a
@@ -47,42 +49,42 @@ func ParseProof(raw string) (*Proof, error) {
 	}
 	head, rest, ok := strings.Cut(raw, ".")
 	body, sig, ok2 := strings.Cut(rest, ".")
-	if !ok || !ok2 || !canonicalAlphabet(raw) || strings.Contains(sig, ".") {
+	if !ok || !ok2 || !strict.Alphabet(raw) || strings.Contains(sig, ".") {
 		return nil, errors.New("it is not a signed JWT")
 	}
 	key, err := proofKey(head)
 	if err != nil {
 		return nil, err
 	}
-	signature, err := strictBase64.DecodeString(sig)
+	signature, err := strict.Base64.DecodeString(sig)
 	if err != nil || key.method.Verify(raw[:len(raw)-len(sig)-1], signature, key.public) != nil {
 		return nil, errors.New("its signature is not that of its key")
 	}
 	p := &Proof{JKT: key.jkt}
-	data, err := strictBase64.DecodeString(body)
+	data, err := strict.Base64.DecodeString(body)
 	if err != nil {
 		return nil, errors.New("its claims cannot be read")
 	}
-	err = readWhole(data, func(d *jsontext.Decoder, name string) error {
+	err = strict.Whole(data, func(d *jsontext.Decoder, name string) error {
 		var ok bool
 		switch name {
 		case "jti":
-			p.ID, ok = text(d)
+			p.ID, ok = strict.Text(d)
 		case "htm":
-			p.Method, ok = text(d)
+			p.Method, ok = strict.Text(d)
 		case "htu":
-			p.URL, ok = text(d)
+			p.URL, ok = strict.Text(d)
 		case "iat":
-			p.IssuedAt, ok = seconds(d)
+			p.IssuedAt, ok = strict.Seconds(d)
 		case "ath":
-			p.Hash, ok = text(d)
+			p.Hash, ok = strict.Text(d)
 		case "nonce":
-			p.Nonce, ok = text(d)
+			p.Nonce, ok = strict.Text(d)
 		default:
 			ok = d.SkipValue() == nil
 		}
 		if !ok {
-			return errForm
+			return strict.ErrForm
 		}
 		return nil
 	})
@@ -107,28 +109,28 @@ type publicKey struct {
 // proofKey reads the header of a proof: what it is, an algorithm that is
 // allowed, and a public key that fits it.
 func proofKey(segment string) (*publicKey, error) {
-	raw, err := strictBase64.DecodeString(segment)
+	raw, err := strict.Base64.DecodeString(segment)
 	if err != nil {
 		return nil, errors.New("its header cannot be read")
 	}
 	var typ, alg string
 	var members map[string]string
-	err = readWhole(raw, func(d *jsontext.Decoder, name string) error {
+	err = strict.Whole(raw, func(d *jsontext.Decoder, name string) error {
 		var ok bool
 		switch name {
 		case "typ":
-			typ, ok = text(d)
+			typ, ok = strict.Text(d)
 		case "alg":
-			alg, ok = text(d)
+			alg, ok = strict.Text(d)
 		case "kid":
-			_, ok = text(d)
+			_, ok = strict.Text(d)
 		case "jwk":
 			members, ok = readJWK(d)
 		}
 		// Anything else asks for what is not done here (crit), or brings a
 		// key from elsewhere.
 		if !ok {
-			return errForm
+			return strict.ErrForm
 		}
 		return nil
 	})
@@ -147,17 +149,17 @@ func proofKey(segment string) (*publicKey, error) {
 // learn a private key, and whoever sends one has none.
 func readJWK(d *jsontext.Decoder) (map[string]string, bool) {
 	members := map[string]string{}
-	err := readObject(d, func(d *jsontext.Decoder, name string) error {
+	err := strict.Object(d, func(d *jsontext.Decoder, name string) error {
 		switch name {
 		case "kty", "crv", "x", "y", "n", "e", "kid", "alg", "use":
-			s, ok := text(d)
+			s, ok := strict.Text(d)
 			if !ok {
-				return errForm
+				return strict.ErrForm
 			}
 			members[name] = s
 			return nil
 		case "d", "p", "q", "dp", "dq", "qi", "oth", "k":
-			return errForm
+			return strict.ErrForm
 		}
 		return d.SkipValue()
 	})
@@ -176,7 +178,7 @@ func keyOf(alg string, m map[string]string) (*publicKey, error) {
 		return nil, errors.New("its key is for something else")
 	}
 	number := func(name string, size int) []byte {
-		b, err := strictBase64.DecodeString(m[name])
+		b, err := strict.Base64.DecodeString(m[name])
 		if err != nil || len(b) == 0 || size > 0 && len(b) != size {
 			return nil
 		}

@@ -1,10 +1,7 @@
 package token
 
 import (
-	"bytes"
 	"errors"
-	"io"
-	"strconv"
 	"strings"
 	"time"
 
@@ -12,6 +9,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/token/strict"
 )
 
 // life is when a verified token is good, in Unix seconds with the leeway in
@@ -28,7 +26,7 @@ func (a *Authority) verify(raw string) (*Verified, life, *refusal.Refusal) {
 	if !ok || strings.Count(rest, ".") != 1 {
 		return nil, life{}, invalid("it is not a signed token of three parts")
 	}
-	if !canonicalAlphabet(raw) {
+	if !strict.Alphabet(raw) {
 		return nil, life{}, invalid("it has characters that no token has")
 	}
 	h, reason := parseHeader(head)
@@ -82,19 +80,6 @@ func (a *Authority) verify(raw string) (*Verified, life, *refusal.Refusal) {
 	return out, l, nil
 }
 
-// canonicalAlphabet reports whether raw is made of base64url characters and
-// dots. The decoder skips line breaks, so that one token would have many
-// spellings.
-func canonicalAlphabet(raw string) bool {
-	for i := range len(raw) {
-		c := raw[i]
-		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
-			return false
-		}
-	}
-	return true
-}
-
 // header is the part of a token that is read before its signature is checked.
 type header struct {
 	alg, kid string
@@ -107,14 +92,14 @@ type header struct {
 // or of the existing system has one.
 func parseHeader(segment string) (h header, reason string) {
 	const malformed = "its header is not that of a token"
-	raw, err := strictBase64.DecodeString(segment)
+	raw, err := strict.Base64.DecodeString(segment)
 	if err != nil {
 		return header{}, malformed
 	}
-	err = readWhole(raw, func(d *jsontext.Decoder, name string) error {
-		s, ok := text(d)
+	err = strict.Whole(raw, func(d *jsontext.Decoder, name string) error {
+		s, ok := strict.Text(d)
 		if !ok {
-			return errForm
+			return strict.ErrForm
 		}
 		switch name {
 		case "alg":
@@ -124,10 +109,10 @@ func parseHeader(segment string) (h header, reason string) {
 		case "typ":
 			// RFC 7515, section 4.1.9: compared without regard to case.
 			if !strings.EqualFold(s, "JWT") {
-				return errForm
+				return strict.ErrForm
 			}
 		default:
-			return errForm
+			return strict.ErrForm
 		}
 		return nil
 	})
@@ -135,73 +120,6 @@ func parseHeader(segment string) (h header, reason string) {
 		return header{}, malformed
 	}
 	return h, ""
-}
-
-// errForm is any violation of the form of a token. It says no more, so that it
-// cannot quote anything.
-var errForm = errors.New("not the form of a token")
-
-// readWhole calls member for every member of the one object that data is.
-// Names that occur twice, at any depth, invalid UTF-8 and trailing data are
-// errors.
-func readWhole(data []byte, member func(d *jsontext.Decoder, name string) error) error {
-	// A *bytes.Buffer, because the decoder reads its bytes without a copy.
-	d := jsontext.NewDecoder(bytes.NewBuffer(data))
-	if err := readObject(d, member); err != nil {
-		return err
-	}
-	if _, err := d.ReadToken(); err != io.EOF {
-		return errForm
-	}
-	return nil
-}
-
-// readObject calls member for every member of the object that d is at. member
-// reads or skips the value.
-func readObject(d *jsontext.Decoder, member func(d *jsontext.Decoder, name string) error) error {
-	if t, err := d.ReadToken(); err != nil || t.Kind() != '{' {
-		return errForm
-	}
-	for {
-		t, err := d.ReadToken()
-		switch {
-		case err != nil:
-			return errForm
-		case t.Kind() == '}':
-			return nil
-		}
-		if err := member(d, t.String()); err != nil {
-			return errForm
-		}
-	}
-}
-
-// text reads a string, and reports false if anything else is there.
-func text(d *jsontext.Decoder) (string, bool) {
-	t, err := d.ReadToken()
-	if err != nil || t.Kind() != '"' {
-		return "", false
-	}
-	return t.String(), true
-}
-
-// maxTime is the last second of the year 9999, far beyond any token and far
-// below where a conversion of seconds could overflow.
-const maxTime = 253402300799
-
-// seconds reads a number, and reports false unless it is a whole, unsigned
-// number of seconds in plain digits, not beyond maxTime.
-func seconds(d *jsontext.Decoder) (time.Time, bool) {
-	t, err := d.ReadToken()
-	if err != nil || t.Kind() != '0' {
-		return time.Time{}, false
-	}
-	// ParseUint takes digits only: no sign, point or exponent.
-	n, err := strconv.ParseUint(t.String(), 10, 64)
-	if err != nil || n > maxTime {
-		return time.Time{}, false
-	}
-	return time.Unix(int64(n), 0), true
 }
 
 // Remaining returns how long after now a token with these claims is accepted.

@@ -1,16 +1,13 @@
 package token
 
 import (
-	"encoding/base64"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/golang-jwt/jwt/v5"
-)
 
-// strictBase64 refuses trailing bits that are not zero, so that no two
-// signatures decode to the same bytes.
-var strictBase64 = base64.RawURLEncoding.Strict()
+	"github.com/caddyvault/caddyvault/token/strict"
+)
 
 // wireClaims is the payload of a token as it is read: every claim has exactly
 // the type that the vault writes, and a claim that is null is an error. It is
@@ -28,34 +25,34 @@ type wireClaims struct {
 // UnmarshalJSON reads the payload. Claims that it does not know are ignored
 // (RFC 7519, section 4). What narrows a token is in narrowclaims.go.
 func (w *wireClaims) UnmarshalJSON(data []byte) error {
-	return readWhole(data, func(d *jsontext.Decoder, name string) error {
+	return strict.Whole(data, func(d *jsontext.Decoder, name string) error {
 		var ok bool
 		switch name {
 		case "aud":
-			w.aud, ok = text(d)
+			w.aud, ok = strict.Text(d)
 		case "iss":
-			w.iss, ok = text(d)
+			w.iss, ok = strict.Text(d)
 			w.hasIss = true
 		case "sub":
-			w.sub, ok = text(d)
+			w.sub, ok = strict.Text(d)
 		case "jti":
-			w.jti, ok = text(d)
+			w.jti, ok = strict.Text(d)
 		case "service":
-			w.service, ok = text(d)
+			w.service, ok = strict.Text(d)
 		case "iat":
-			w.iat, ok = seconds(d)
+			w.iat, ok = strict.Seconds(d)
 		case "exp":
-			w.exp, ok = seconds(d)
+			w.exp, ok = strict.Seconds(d)
 		case "nbf":
-			w.nbf, ok = seconds(d)
+			w.nbf, ok = strict.Seconds(d)
 		case "scope":
-			w.scope, ok = texts(d)
+			w.scope, ok = strict.Texts(d)
 			w.hasScope = true
 		case "ctx":
 			w.ctx, ok = readContext(d)
 			w.hasCtx = true
 		case "groups":
-			w.groups, ok = texts(d)
+			w.groups, ok = strict.Texts(d)
 		default:
 			known, good := w.readNarrow(d, name)
 			ok = good
@@ -64,32 +61,15 @@ func (w *wireClaims) UnmarshalJSON(data []byte) error {
 			}
 		}
 		if !ok {
-			return errForm
+			return strict.ErrForm
 		}
 		return nil
 	})
 }
 
-// texts reads an array of strings, none of them empty.
-func texts(d *jsontext.Decoder) ([]string, bool) {
-	if t, err := d.ReadToken(); err != nil || t.Kind() != '[' {
-		return nil, false
-	}
-	list := []string{}
-	for d.PeekKind() != ']' {
-		s, ok := text(d)
-		if !ok || s == "" {
-			return nil, false
-		}
-		list = append(list, s)
-	}
-	_, err := d.ReadToken()
-	return list, err == nil
-}
-
 // readContext reads the claim "ctx".
 func readContext(d *jsontext.Decoder) (c Context, ok bool) {
-	err := readObject(d, func(d *jsontext.Decoder, name string) error {
+	err := strict.Object(d, func(d *jsontext.Decoder, name string) error {
 		var to *string
 		switch name {
 		case "agentId":
@@ -106,8 +86,8 @@ func readContext(d *jsontext.Decoder) (c Context, ok bool) {
 			return d.SkipValue()
 		}
 		var ok bool
-		if *to, ok = text(d); !ok {
-			return errForm
+		if *to, ok = strict.Text(d); !ok {
+			return strict.ErrForm
 		}
 		return nil
 	})
