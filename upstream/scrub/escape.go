@@ -79,6 +79,16 @@ func decodeUnicode(d []byte) (e escaped, o outcome) {
 	return e, yes
 }
 
+// asciiEscape returns what the \u escape that d begins with stands for, if it
+// is whole and stands for an ASCII character: decode does the same for all.
+func asciiEscape(d []byte) (c byte, ok bool) {
+	if len(d) < 6 || d[0] != '\\' || d[1] != 'u' || d[2] != '0' || d[3] != '0' {
+		return 0, false
+	}
+	high, low := nibble[d[4]], nibble[d[5]]
+	return high<<4 | low, high < 8 && low <= 15
+}
+
 // hexDigits reads n hexadecimal digits.
 func hexDigits(d []byte, n int) (v uint32, o outcome) {
 	for i := range n {

@@ -10,7 +10,7 @@ import (
 const (
 	// window is how many elements of a pattern the index knows at most. A
 	// longer one leaps further and fills the table more.
-	window = 24
+	window = 48
 
 	// block is how many bytes are looked at to decide how far to leap.
 	block = 3
@@ -160,33 +160,41 @@ func (x *index) leap(d []byte) uint8 {
 // percent goes from one percent escape to the next.
 func (f *finder) percent() {
 	d := f.d
-	for i := 0; ; i++ {
-		n := bytes.IndexByte(d[i:], '%')
-		if n < 0 {
-			return
-		}
-		if i += n; i+2 >= len(d) {
-			return
+	for i := 0; i+2 < len(d); {
+		if d[i] != '%' {
+			n := bytes.IndexByte(d[i:], '%')
+			if n < 0 {
+				return
+			}
+			i += n
+			continue
 		}
 		high, low := nibble[d[i+1]], nibble[d[i+2]]
-		if high|low <= 15 {
-			f.back(i, high<<4|low)
+		if high|low > 15 {
+			i++
+			continue
 		}
+		f.back(i, high<<4|low)
+		i += 3
 	}
 }
 
 // backslash goes from one JSON escape to the next.
 func (f *finder) backslash() {
 	d := f.d
-	for i := 0; ; i++ {
-		n := bytes.IndexByte(d[i:], '\\')
-		if n < 0 {
-			return
-		}
-		if i += n; i+1 >= len(d) {
-			return
+	for i := 0; i+1 < len(d); i++ {
+		if d[i] != '\\' {
+			n := bytes.IndexByte(d[i:], '\\')
+			if n < 0 {
+				return
+			}
+			if i += n; i+1 == len(d) {
+				return
+			}
 		}
 		if c := short[d[i+1]]; c != 0 {
+			f.back(i, c)
+		} else if c, ok := asciiEscape(d[i:]); ok {
 			f.back(i, c)
 		} else if d[i+1] == 'u' {
 			if e, o := decode(d[i:]); o == yes {
@@ -199,8 +207,18 @@ func (f *finder) backslash() {
 // back goes back from an escape that stands for c, or for a character that
 // begins with it, to where a match would begin that has its first escape here.
 func (f *finder) back(i int, c byte) {
-	for _, from := range f.escapes[c] {
-		if start := i - from.at; start >= 0 && from.p.begins(f.d[start:i]) {
+	if from := f.escapes[c]; len(from) > 0 { // of most there is none
+		f.backTo(i, from)
+	}
+}
+
+func (f *finder) backTo(i int, origins []origin) {
+	for _, from := range origins {
+		start := i - from.at
+		if start < 0 || from.at > 0 && !from.p.elems[from.at-1].has(f.d[i-1]) {
+			continue
+		}
+		if from.p.begins(f.d[start:i]) {
 			f.try(from.p, start)
 		}
 	}

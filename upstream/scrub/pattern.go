@@ -100,6 +100,15 @@ func (p *pattern) match(d []byte, i int) (end int, o outcome) {
 			at, i = at+1, i+3
 			continue
 		}
+		if b == '\\' {
+			if c, ok := asciiEscape(d[i:]); ok {
+				if !p.elems[at].has(c) {
+					return 0, no
+				}
+				at, i = at+1, i+6
+				continue
+			}
+		}
 		if b == '%' || b == '\\' {
 			n, size, o := p.matchEscape(d[i:], at)
 			if o != yes {
