@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 // TestEveryCaseRuns runs each case for a moment. It judges no figure.
 func TestEveryCaseRuns(t *testing.T) {
 	manyServices = 50
+	tolerated = 1 // where tests run side by side, a disk may keep the vault waiting for too long
 	if err := run(1, 50*time.Millisecond, "", "", io.Discard); err != nil {
 		t.Fatal(err)
 	}

@@ -86,11 +86,15 @@ func (s *stage) measure(r request, conns int, length time.Duration, p *process) 
 		return figures{}, err
 	}
 	f.CPU = p.cpu() - before
-	if f.Failed > f.Requests/10 || f.Requests == 0 {
+	if f.Failed > f.Requests/tolerated || f.Requests == 0 {
 		return f, fmt.Errorf("%d of %d requests failed: %s", f.Failed, f.Requests+f.Failed, f.Example)
 	}
 	return f, nil
 }
+
+// tolerated is how many requests there are for one that may fail in a round that
+// counts. Where more fail, what was measured is refusals.
+var tolerated = 10
 
 // generate is the load process: each connection sends, waits, and sends again.
 func generate() {
