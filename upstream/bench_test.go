@@ -39,7 +39,7 @@ func BenchmarkDo(b *testing.B) {
 		r.Header.Set("Accept", "*/*")
 		r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, &caddyhttp.Server{})
 		c, cut := context.WithCancelCause(r.Context())
-		refused := p.Do(w, r.WithContext(c), &vault.Outbound{
+		refused := p.Do(c, w, r, &vault.Outbound{
 			Service: svc, Endpoint: svc.Endpoint("all"), Method: r.Method, Cut: cut, EscapedPath: "/repos/o/r", Header: r.Header,
 			Authorize: func(into []vault.Credential) ([]vault.Credential, *refusal.Refusal) {
 				return append(into, vault.Credential{Ref: "key", Version: 1, Value: secret}), nil

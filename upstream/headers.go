@@ -152,9 +152,20 @@ func newRequestFilter(pass, drop []string) requestFilter {
 	return f
 }
 
+// ofEnvelope are headers that speak of the body of a vault.call, which stays
+// here, and so do not pass whatever a service lists.
+var ofEnvelope = map[string]bool{
+	"Content-Type":     true,
+	"Content-Encoding": true,
+	"Content-Language": true,
+	"Content-Range":    true,
+	"Content-Md5":      true,
+	"Digest":           true,
+}
+
 // apply returns the headers of in that may go to the upstream, in a map of
 // their own. The value slices are shared and must not be written to.
-func (f requestFilter) apply(in http.Header, allowRange bool) http.Header {
+func (f requestFilter) apply(in http.Header, allowRange, envelope bool) http.Header {
 	out := make(http.Header, 8)
 	named := in["Connection"]
 	for name, values := range in {
@@ -165,7 +176,12 @@ func (f requestFilter) apply(in http.Header, allowRange bool) http.Header {
 		if !decided {
 			passes = canonical == "Range" && allowRange || hasPrefix(canonical, toUpstreamPrefixes)
 		}
-		if !passes {
+		if !passes || envelope && ofEnvelope[canonical] {
+			continue
+		}
+		if envelope && canonical == "Accept" && len(values) == 1 && values[0] == "*/*" {
+			// What a client of vault.call accepts by default says nothing of
+			// the API it calls: the service's own default serves better.
 			continue
 		}
 		if len(named) > 0 && httpguts.HeaderValuesContainsToken(named, canonical) {

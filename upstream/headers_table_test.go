@@ -29,11 +29,11 @@ func TestNamesToUpstream(t *testing.T) {
 	for want, list := range names {
 		for _, name := range strings.Fields(list) {
 			n++
-			if got := len(f.apply(http.Header{name: {"v"}}, false)) > 0; got != want {
+			if got := len(f.apply(http.Header{name: {"v"}}, false, false)) > 0; got != want {
 				t.Errorf("%s passes to the upstream: %v", name, got)
 			}
 			// What Connection names belongs to the connection.
-			if out := f.apply(http.Header{name: {"v"}, "Connection": {"close, " + strings.ToUpper(name)}}, false); len(out) > 0 {
+			if out := f.apply(http.Header{name: {"v"}, "Connection": {"close, " + strings.ToUpper(name)}}, false, false); len(out) > 0 {
 				t.Errorf("%s passes though Connection names it", name)
 			}
 		}
@@ -77,5 +77,29 @@ func TestNamesToClient(t *testing.T) {
 		if got := strings.Join(h[name], "|"); got != want {
 			t.Errorf("%s: %q", name, got)
 		}
+	}
+}
+
+// TestEnvelopeHeaders holds back what a client of vault.call says of its own
+// body, also where the service lists it.
+func TestEnvelopeHeaders(t *testing.T) {
+	var pass []string
+	for name := range ofEnvelope {
+		pass = append(pass, name)
+	}
+	f := newRequestFilter(append(pass, "Accept"), nil)
+	in := http.Header{"Accept": {"*/*"}, "User-Agent": {"a"}}
+	for _, name := range pass {
+		in[name] = []string{"v"}
+	}
+	if out := f.apply(in, false, true); len(out) != 1 || out["User-Agent"] == nil {
+		t.Errorf("of an envelope passed %v", out)
+	}
+	if out := f.apply(in, false, false); len(out) != len(in) {
+		t.Errorf("of a request passed %v, want all of %v", out, in)
+	}
+	in["Accept"] = []string{"text/csv"}
+	if out := f.apply(in, false, true); out.Get("Accept") != "text/csv" {
+		t.Errorf("what the client accepts did not pass: %v", out)
 	}
 }

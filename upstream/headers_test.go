@@ -67,7 +67,7 @@ func TestRequestFilter(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			out := newRequestFilter(tt.pass, tt.drop).apply(in, tt.rng)
+			out := newRequestFilter(tt.pass, tt.drop).apply(in, tt.rng, false)
 			if got := slices.Sorted(maps.Keys(out)); !slices.Equal(got, tt.want) {
 				t.Errorf("passes %q\nwant   %q", got, tt.want)
 			}

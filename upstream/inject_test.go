@@ -128,7 +128,7 @@ func sendAuth(t *testing.T, w *wire, members string, r *http.Request, agent stri
 		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(plan.Body)), int64(len(plan.Body))
 	}
 	result := new(vault.Result)
-	if refused := p.Do(rec, r, out, result); refused != nil {
+	if refused := p.Do(r.Context(), rec, r, out, result); refused != nil {
 		t.Fatal(refused, refused.Cause)
 	}
 	return <-w.requests, rec.Result()

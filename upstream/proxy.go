@@ -72,7 +72,7 @@ type service struct {
 }
 
 // Do implements vault.Upstream.
-func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, result *vault.Result) *refusal.Refusal {
+func (p *Proxy) Do(ctx context.Context, w http.ResponseWriter, r *http.Request, out *vault.Outbound, result *vault.Result) *refusal.Refusal {
 	s, err := p.acquire(out.Service)
 	if err != nil {
 		p.logger.Error("service cannot be proxied to", zap.String("service", out.Service.Name), zap.Error(err))
@@ -81,7 +81,6 @@ func (p *Proxy) Do(w http.ResponseWriter, r *http.Request, out *vault.Outbound, 
 	defer s.release()
 
 	c := &call{out: out, result: result, client: w, from: r, noLength: out.Method == http.MethodHead && r.Method != http.MethodHead}
-	ctx := r.Context()
 	if out.Cut == nil {
 		ctx, out.Cut = context.WithCancelCause(ctx)
 		defer out.Cut(nil)

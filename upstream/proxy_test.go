@@ -100,8 +100,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cut := context.WithCancelCause(r.Context())
 	defer cut(nil)
 	g.cut.Store(&cut)
-	r = r.WithContext(ctx)
-	refused := g.proxy.Do(w, r, &vault.Outbound{
+	refused := g.proxy.Do(ctx, w, r, &vault.Outbound{
 		Service: g.service, Endpoint: g.service.Endpoint(name), Method: r.Method,
 		Upgrade: upgrade, Cut: cut, EscapedPath: r.URL.EscapedPath(), RawQuery: r.URL.RawQuery,
 		Header: r.Header, Body: r.Body, ContentLength: r.ContentLength, Prefix: "/proxy/svc",

@@ -113,7 +113,7 @@ func sendPlan(t *testing.T, p *Proxy, svc *policy.Compiled, e *policy.CompiledEn
 	if plan.Body != nil {
 		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(plan.Body)), int64(len(plan.Body))
 	}
-	if refused := p.Do(rec, r, out, new(vault.Result)); refused != nil {
+	if refused := p.Do(r.Context(), rec, r, out, new(vault.Result)); refused != nil {
 		t.Fatal(refused, refused.Cause)
 	}
 	return <-w.requests

@@ -173,7 +173,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	target.Scheme, target.Host, target.RawQuery = t.origin.Scheme, t.origin.Host, c.out.RawQuery
 
-	header := t.filter.apply(c.out.Header, c.out.Endpoint.Range)
+	header := t.filter.apply(c.out.Header, c.out.Endpoint.Range, c.out.Envelope)
 	for name, value := range c.out.Endpoint.DefaultHeaders {
 		if header[name] == nil {
 			header[name] = []string{value}
@@ -202,12 +202,12 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	var trailer http.Header
 	if len(req.Trailer) > 0 {
-		trailer = t.filter.apply(req.Trailer, false)
+		trailer = t.filter.apply(req.Trailer, false, false)
 	}
 
-	var secrets *scrub.Scrubber
 	c.watch.phase.Store(connecting)
-	ctx, done := hideTrace(req.Context(), c, t, &secrets)
+	attempt := &roundTrip{call: c, t: t}
+	ctx := attempt.traced(req.Context())
 	out := (&http.Request{
 		Method:        c.out.Method,
 		URL:           target,
@@ -229,11 +229,11 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	t.inject.apply(out, creds, c.out.Whole, start)
 	if t.scrub {
-		secrets = t.scrubbers.of(creds)
+		attempt.secrets = t.scrubbers.of(creds)
 	}
 
 	res, err := t.Transport.RoundTrip(out)
-	done()
+	attempt.done()
 	c.result.Sent, c.result.Latency = start, time.Since(start)
 	if err != nil {
 		return nil, causeOr(ctx, err)
@@ -246,7 +246,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		refused := refusal.New("UPSTREAM_PROTOCOL", "the upstream switched protocols without being asked to")
 		if c.out.Upgrade {
-			refused = t.upgraded(ctx, res, c, hands, secrets)
+			refused = t.upgraded(ctx, res, c, hands, attempt.secrets)
 		}
 		if refused != nil {
 			res.Body.Close()
@@ -276,7 +276,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		res.Body.Close()
 		return nil, refused
 	}
-	if err := t.answer(ctx, res, c, secrets); err != nil {
+	if err := t.answer(ctx, res, c, attempt.secrets); err != nil {
 		res.Body.Close()
 		return nil, err
 	}
@@ -309,51 +309,68 @@ func (c traceless) Value(key any) any {
 	return v
 }
 
-// hideTrace returns a context whose 1xx answers go to the client with their
-// headers filtered, and that tells the watch how far the call is. done must be
-// called when the round trip is over.
-// The scrubber is known only later, when the secret is.
-func hideTrace(ctx context.Context, c *call, t *transport, secrets **scrub.Scrubber) (_ context.Context, done func()) {
-	var mu sync.Mutex
-	var over bool
-	trace := &httptrace.ClientTrace{
-		WroteHeaders: func() { c.watch.advance(sending) },
-		WroteRequest: func(info httptrace.WroteRequestInfo) {
-			if info.Err == nil {
-				c.watch.advance(waiting)
-			}
-		},
-		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if over || code != http.StatusEarlyHints {
-				return nil
-			}
-			hints := http.Header(header).Clone()
-			filterResponse(hints, t.passSetCookie)
-			for _, name := range t.drop {
-				delete(hints, name)
-			}
-			if *secrets != nil {
-				n := scrubHeader(hints, *secrets)
-				if c.hints += n; n > 0 && t.block {
-					c.out.Cut(blocked())
-					return nil
-				}
-			}
-			delete(hints, "Link") // preloads would be fetched from the vault's origin
-			h := c.client.Header()
-			own := h.Clone()
-			maps.Copy(h, hints)
-			c.client.WriteHeader(code)
-			clear(h)
-			maps.Copy(h, own)
+// roundTrip is one attempt of a call. Its trace tells the watch how far the
+// attempt is, and sends the upstream's 1xx answers to the client, filtered.
+type roundTrip struct {
+	*call
+	t     *transport
+	trace httptrace.ClientTrace
+
+	mu      sync.Mutex // holds up the end while a 1xx answer is passed on
+	over    bool
+	secrets *scrub.Scrubber // set before the request is sent; nil for none
+}
+
+// traced returns the context of the attempt, in which the proxy's own trace is
+// hidden.
+func (a *roundTrip) traced(ctx context.Context) context.Context {
+	a.trace = httptrace.ClientTrace{
+		WroteHeaders:   a.wroteHeaders,
+		WroteRequest:   a.wroteRequest,
+		Got1xxResponse: a.got1xx,
+	}
+	return httptrace.WithClientTrace(traceless{ctx}, &a.trace)
+}
+
+// done ends the attempt: its 1xx answers are late.
+func (a *roundTrip) done() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.over = true
+}
+
+func (a *roundTrip) wroteHeaders() { a.watch.advance(sending) }
+
+func (a *roundTrip) wroteRequest(info httptrace.WroteRequestInfo) {
+	if info.Err == nil {
+		a.watch.advance(waiting)
+	}
+}
+
+func (a *roundTrip) got1xx(code int, header textproto.MIMEHeader) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over || code != http.StatusEarlyHints {
+		return nil
+	}
+	hints := http.Header(header).Clone()
+	filterResponse(hints, a.t.passSetCookie)
+	for _, name := range a.t.drop {
+		delete(hints, name)
+	}
+	if a.secrets != nil {
+		n := scrubHeader(hints, a.secrets)
+		if a.hints += n; n > 0 && a.t.block {
+			a.out.Cut(blocked())
 			return nil
-		},
+		}
 	}
-	return httptrace.WithClientTrace(traceless{ctx}, trace), func() {
-		mu.Lock()
-		defer mu.Unlock()
-		over = true
-	}
+	delete(hints, "Link") // preloads would be fetched from the vault's origin
+	h := a.client.Header()
+	own := h.Clone()
+	maps.Copy(h, hints)
+	a.client.WriteHeader(code)
+	clear(h)
+	maps.Copy(h, own)
+	return nil
 }

@@ -46,11 +46,14 @@ func readWhole(w http.ResponseWriter, out *Outbound) *refusal.Refusal {
 			return tooLarge
 		}
 	}
-	contentType := out.Header["Content-Type"]
+	contentType, encoding := out.Header["Content-Type"], out.Header["Content-Encoding"]
+	if out.Envelope {
+		contentType, encoding = nil, nil
+	}
 	if out.ContentType != "" {
 		contentType = []string{out.ContentType}
 	}
-	plan, refused := out.Service.PlanBody(contentType, out.Header["Content-Encoding"], buf.Bytes())
+	plan, refused := out.Service.PlanBody(contentType, encoding, buf.Bytes())
 	if refused != nil {
 		return refused
 	}

@@ -115,7 +115,8 @@ func (v *Vault) Call(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 		Method:      plan.Method,
 		EscapedPath: plan.EscapedPath,
 		RawQuery:    plan.RawQuery,
-		Header:      callHeader(r.Header),
+		Header:      r.Header,
+		Envelope:    true,
 		ContentType: plan.ContentType,
 		Prefix:      ProxyPrefix + svc.Name,
 	}
@@ -123,26 +124,6 @@ func (v *Vault) Call(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(plan.Body)), int64(len(plan.Body))
 	}
 	return v.send(w, r, t, out, rec)
-}
-
-// callHeader returns the headers of a vault.call that may concern the
-// upstream: those of the envelope's own body do not.
-func callHeader(h http.Header) http.Header {
-	out := make(http.Header, len(h))
-	for name, values := range h {
-		switch name {
-		case "Content-Type", "Content-Encoding", "Content-Language", "Content-Range", "Content-Md5", "Digest", "Authorization", "Accept-Encoding":
-			continue
-		case "Accept":
-			// What a client of vault.call accepts by default says nothing of
-			// the API it calls: the service's own default serves better.
-			if len(values) == 1 && values[0] == "*/*" {
-				continue
-			}
-		}
-		out[name] = values
-	}
-	return out
 }
 
 // checkContext compares what a request says of itself with its token. A value
@@ -214,7 +195,6 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 	if len(keys.limits) > 0 {
 		ctx, out.Spend = keys.limits.meter(ctx)
 	}
-	r = r.WithContext(ctx)
 
 	var result Result
 	code := refusal.Internal // if Do panics before it has an answer
@@ -249,7 +229,7 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 		}
 		return v.credentials(out.Service, t.Subject, into)
 	}
-	refused = v.Upstream.Do(w, r, out, &result)
+	refused = v.Upstream.Do(ctx, w, r, out, &result)
 	code = ""
 	if refused != nil {
 		code = refused.Code

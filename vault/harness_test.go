@@ -20,7 +20,7 @@ import (
 // stubUpstream answers every call that the vault lets out.
 type stubUpstream struct{}
 
-func (stubUpstream) Do(w http.ResponseWriter, _ *http.Request, out *Outbound, result *Result) *refusal.Refusal {
+func (stubUpstream) Do(_ context.Context, w http.ResponseWriter, _ *http.Request, out *Outbound, result *Result) *refusal.Refusal {
 	if _, refused := out.Authorize(nil); refused != nil {
 		return refused
 	}

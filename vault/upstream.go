@@ -15,13 +15,14 @@ import (
 // back. It is the one way out of the vault, declared here so that the use
 // cases need not know what proxies the call.
 type Upstream interface {
-	// Do sends out and writes the answer to w as it comes. It fills in
+	// Do sends out and writes the answer to w as it comes. ctx is the
+	// call's, and descends from that of r, the client's request. It fills in
 	// result as it goes, so that the caller has the figures even when Do
 	// ends with a panic, as a proxy does to break off an answer whose
 	// status has been sent (http.ErrAbortHandler).
 	//
 	// A returned refusal means that nothing was written to w.
-	Do(w http.ResponseWriter, r *http.Request, out *Outbound, result *Result) *refusal.Refusal
+	Do(ctx context.Context, w http.ResponseWriter, r *http.Request, out *Outbound, result *Result) *refusal.Refusal
 }
 
 // Outbound is a request that the policy has admitted, on its way out. It does
@@ -40,8 +41,10 @@ type Outbound struct {
 	RawQuery    string
 
 	// Header is what the client sent; the transport takes from it what may
-	// pass (security.md, "Headers").
-	Header http.Header
+	// pass (security.md, "Headers"). With Envelope, which a vault.call is,
+	// what it says of a body is not about the one that goes out.
+	Header   http.Header
+	Envelope bool
 
 	// Body is the request's body, nil for none, and ContentLength its length
 	// in bytes, -1 if it is not known.
