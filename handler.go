@@ -13,6 +13,7 @@ import (
 	"github.com/caddyvault/caddyvault/handlers"
 	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/upstream"
 )
 
 // Handler serves the routes of the vault on a site. Requests for other paths
@@ -54,6 +55,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.app = app.(*App)
 
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		server.RegisterConnContext(upstream.WithConn)
+	}
 	groups, err := routeGroups(h.Routes)
 	if err != nil {
 		return err

@@ -85,7 +85,7 @@ func (p *Proxy) Do(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 		ctx, out.Cut = context.WithCancelCause(ctx)
 		defer out.Cut(nil)
 	}
-	c.watch = watch{limits: out.Service.Timeouts, expires: out.Expires, result: result, cut: out.Cut, client: w}
+	c.watch = watch{limits: out.Service.Timeouts, expires: out.Expires, result: result, cut: out.Cut, onCut: out.OnCut, client: w, from: r}
 	c.watch.begin()
 	defer c.watch.end()
 	defer c.uncountStream()

@@ -35,7 +35,9 @@ type watch struct {
 	expires time.Time // of the token; zero if the call may outlive it
 	result  *vault.Result
 	cut     context.CancelCauseFunc
+	onCut   func(f func()) // of vault.Outbound
 	client  http.ResponseWriter
+	from    *http.Request // the client's
 
 	phase    atomic.Int32
 	inBody   atomic.Bool // a piece of the request is read from the client
@@ -53,6 +55,7 @@ type watch struct {
 	took  [2]int    // how many looks found it waiting for: client, upstream
 
 	unhook      func() bool
+	hooked      bool        // what was hooked has been called
 	interrupted atomic.Bool // the client's connection is of no more use
 }
 
@@ -117,6 +120,10 @@ func (w *watch) interrupt() {
 	_ = http.NewResponseController(w.client).SetReadDeadline(time.Unix(1, 0)) // not every writer can
 	if w.phase.Load() == answering && w.long.Load() {
 		w.interrupted.Store(true)
+		if conn := connOf(w.from); conn != nil {
+			_ = conn.Close()
+			return
+		}
 		w.takeBy(time.Unix(1, 0))
 		return
 	}
@@ -154,19 +161,24 @@ func innermost(w http.ResponseWriter) http.ResponseWriter {
 	}
 }
 
-// hook has f called when the call is cut, unless something is already. f must
-// not wait.
+// hook has f called, once, when the call is cut, unless something is already.
+// f must not wait.
 func (w *watch) hook(ctx context.Context, f func()) {
 	if w.unhook != nil {
 		return
 	}
-	w.unhook = context.AfterFunc(ctx, func() {
+	once := func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if !w.over { // else the connection may be with the next request already
+		if !w.over && !w.hooked { // else the connection may be with the next request already
+			w.hooked = true
 			f()
 		}
-	})
+	}
+	w.unhook = context.AfterFunc(ctx, once)
+	if w.onCut != nil {
+		w.onCut(once)
+	}
 }
 
 // next says when to look again.

@@ -186,9 +186,9 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 		return refused
 	}
 
-	ctx, cut, leave := v.live.begin(r.Context(), keys)
-	defer leave()
-	out.Cut = cut
+	ctx, live := v.live.begin(r.Context(), keys)
+	defer live.end()
+	out.Cut, out.OnCut = live.cancel, live.onCut
 	if !out.Service.StreamsOutliveToken {
 		out.Expires = time.Now().Add(v.tokens.Remaining(&t.Claims, start))
 	}

@@ -84,8 +84,8 @@ func (v *Vault) AdmitSite(ctx context.Context, req SiteRequest, rec *audit.Recor
 		}
 		return no(t, refused)
 	}
-	ctx, _, end = v.live.begin(ctx, keys)
-	return t, ctx, end, nil
+	ctx, live := v.live.begin(ctx, keys)
+	return t, ctx, live.end, nil
 }
 
 // siteEvent is the event of a request that was let onto a site.

@@ -75,6 +75,11 @@ type Outbound struct {
 	// upstream uses it for what takes too long.
 	Cut context.CancelCauseFunc
 
+	// OnCut, if it is set, has f called when a revocation ends the call, as
+	// part of that: before what waits for the call's context has its turn. f
+	// must not wait.
+	OnCut func(f func())
+
 	// Expires is when the token stops being good, and with it a stream that
 	// was opened with it; zero if streams go on.
 	Expires time.Time
