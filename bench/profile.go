@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log"
@@ -12,13 +13,10 @@ import (
 	"time"
 )
 
-// profileDir is where profiles go; empty for none.
-var profileDir string
-
 // profile takes the profiles of a process for the length of a round. The
 // returned function waits for them. What an earlier round wrote is replaced.
 func (s *stage) profile(p *process, length time.Duration) (wait func()) {
-	if profileDir == "" {
+	if s.profiles == "" {
 		return func() {}
 	}
 	running := strings.Map(func(r rune) rune {
@@ -28,15 +26,16 @@ func (s *stage) profile(p *process, length time.Duration) (wait func()) {
 		return r
 	}, s.running)
 	side := "vault"
-	if p == s.bare {
+	if p == s.bare.process {
 		side = "bare"
 	}
+	admin := s.admins[p]
 	seconds := max(1, int(length.Seconds()))
 	var wg sync.WaitGroup
 	for name, path := range map[string]string{"cpu": "profile", "allocs": "allocs"} {
 		wg.Go(func() {
-			url := fmt.Sprintf("%s/debug/pprof/%s?seconds=%d", s.adminURL[p], path, seconds)
-			if err := fetch(url, filepath.Join(profileDir, running+"."+side+"."+name)); err != nil {
+			url := fmt.Sprintf("%s/debug/pprof/%s?seconds=%d", admin, path, seconds)
+			if err := fetch(s.ctx, url, filepath.Join(s.profiles, running+"."+side+"."+name)); err != nil {
 				log.Print("profile: ", err)
 			}
 		})
@@ -44,8 +43,12 @@ func (s *stage) profile(p *process, length time.Duration) (wait func()) {
 	return wg.Wait
 }
 
-func fetch(url, file string) error {
-	res, err := http.Get(url)
+func fetch(ctx context.Context, url, file string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
 	}

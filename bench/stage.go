@@ -2,7 +2,7 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +17,10 @@ import (
 )
 
 // process is one of the processes that are measured.
-type process struct{ cmd *exec.Cmd }
+type process struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
 
 // ticks is USER_HZ, the unit of /proc/<pid>/stat, on every Linux there is.
 const ticks = 100
@@ -34,51 +37,52 @@ func (p *process) cpu() time.Duration {
 	return time.Duration(user+system) * time.Second / ticks
 }
 
-// peak returns the most memory that was resident, in bytes.
-func (p *process) peak() int64 {
+// memory returns a size of /proc/<pid>/status in bytes: what is resident
+// (VmRSS), or was at most (VmHWM).
+func (p *process) memory(name string) int64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		return 0
 	}
-	_, rest, _ := strings.Cut(string(b), "VmHWM:")
-	n, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+	_, rest, _ := strings.Cut(string(b), name+":")
+	kib, _, _ := strings.Cut(rest, "kB")
+	n, _ := strconv.ParseInt(strings.TrimSpace(kib), 10, 64)
 	return n << 10
 }
 
 func (p *process) stop() {
 	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
+	<-p.ended
+}
+
+// server is bare Caddy, or a vault under one of the configurations.
+type server struct {
+	*process
+	url   string
+	admin string        // Caddy's admin API
+	start time.Duration // until it answered
 }
 
 // stage is everything that a case needs, running.
 type stage struct {
-	dir, binary string
+	options
+	ctx         context.Context
+	dir         string // of this run
 	upstream    *process
-	bare        *process
 	upstreamURL string
+	bare        *server
 	bareURL     string
-	vaults      map[string]*vaultProcess
-	adminURL    map[*process]string // of Caddy's admin API
-	tokens      map[string]string   // by the vault's URL and the service
-	running     string              // the case
-}
-
-// vaultProcess is a vault under one of the configurations.
-type vaultProcess struct {
-	*process
-	url   string
-	start time.Duration // until it answered
+	vaults      map[string]*server
+	admins      map[*process]string
+	tokens      map[string]string // by the vault's URL and the service
+	running     string            // the case
 }
 
 const global = "{\n\tadmin %s\n\tpersist_config off\n\tstorage file_system %s\n%s}\n"
 
-// manyServices of manyPaths endpoints each is a large installation.
-var manyServices = 10_000
-
-const manyPaths = 100
-
-func newStage(dir, binary string) (_ *stage, err error) {
-	s := &stage{dir: dir, binary: binary, tokens: make(map[string]string), adminURL: make(map[*process]string), vaults: make(map[string]*vaultProcess)}
+// newStage starts the upstream and bare Caddy.
+func newStage(ctx context.Context, dir string, o options) (_ *stage, err error) {
+	s := &stage{ctx: ctx, options: o, dir: dir, tokens: make(map[string]string), admins: make(map[*process]string), vaults: make(map[string]*server)}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -88,35 +92,36 @@ func newStage(dir, binary string) (_ *stage, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var ports [3]string
-	for i := range ports {
-		if ports[i], err = freePort(); err != nil {
-			return nil, err
-		}
-	}
-	s.upstreamURL, s.bareURL = "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
-	if s.upstream, err = s.startProcess(s.upstreamURL+"/small", self, "upstream", "127.0.0.1:"+ports[0]); err != nil {
+	addr, err := freeAddr()
+	if err != nil {
 		return nil, err
 	}
-	bare := fmt.Sprintf(global, "127.0.0.1:"+ports[2], dir+"/bare", "") + fmt.Sprintf(`%s {
+	s.upstreamURL = "http://" + addr
+	if s.upstream, err = s.startProcess(s.upstreamURL+"/small", self, "upstream", addr); err != nil {
+		return nil, err
+	}
+	if s.bare, err = s.startBare("bare"); err != nil {
+		return nil, err
+	}
+	s.bareURL = s.bare.url
+	return s, nil
+}
+
+// startBare starts a Caddy with nothing of ours.
+func (s *stage) startBare(name string) (*server, error) {
+	return s.caddy("bare-"+name, "", fmt.Sprintf(`
 	handle /respond {
 		respond "{\"ok\":true}"
 	}
 	reverse_proxy %s {
 		header_up Authorization "Bearer secret-0123456789abcdefghijklmnopqrstuvwxyz"
 	}
-}
-`, s.bareURL, strings.TrimPrefix(s.upstreamURL, "http://"))
-	if s.bare, err = s.caddy(binary, "bare.Caddyfile", bare, s.bareURL+"/respond"); err != nil {
-		return nil, err
-	}
-	s.adminURL[s.bare] = "http://127.0.0.1:" + ports[2]
-	return s, nil
+`, strings.TrimPrefix(s.upstreamURL, "http://")), "/respond")
 }
 
 // on returns the vault under a configuration, started by the first case that
 // needs it, with fresh tokens.
-func (s *stage) on(name string) (*vaultProcess, error) {
+func (s *stage) on(name string) (*server, error) {
 	v := s.vaults[name]
 	if v == nil {
 		var err error
@@ -126,89 +131,83 @@ func (s *stage) on(name string) (*vaultProcess, error) {
 		s.vaults[name] = v
 	}
 	for _, service := range [...]string{"svc", "plain"} {
-		out, err := send(post(v.url+"/vault.issueToken", fmt.Sprintf(`{"service":%q,"scope":["s"],"ttl":900}`, service), ""))
-		if err != nil {
+		var err error
+		if s.tokens[v.url+service], err = issued(v.url, service, ""); err != nil {
 			return nil, err
 		}
-		var answer struct{ Token string }
-		if err := json.Unmarshal(out, &answer); err != nil {
-			return nil, err
-		}
-		s.tokens[v.url+service] = answer.Token
 	}
 	return v, nil
 }
 
-func (s *stage) startVault(name string) (*vaultProcess, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	admin, err := freePort()
-	if err != nil {
-		return nil, err
-	}
+// stop ends a vault that no other case needs.
+func (s *stage) stop(name string) {
+	s.vaults[name].stop()
+	delete(s.vaults, name)
+}
+
+// startVault starts a vault: one with an asynchronous audit log ("async"), with
+// many services ("many"), with many revocations ("revoked"), or like any.
+func (s *stage) startVault(name string) (*server, error) {
 	data := filepath.Join(s.dir, "data-"+name)
 	settings := "\t\tdata_dir " + data + "\n"
+	var err error
 	switch name {
 	case "async":
 		settings += "\t\taudit {\n\t\t\tdurability async\n\t\t}\n"
 	case "many":
-		if err := writeServices(filepath.Join(data, "services"), s.upstreamURL); err != nil {
-			return nil, err
-		}
+		err = writeServices(filepath.Join(data, "services"), s.upstreamURL)
+	case "revoked":
+		err = writeRevocations(s.ctx, data)
 	}
-	url := "http://127.0.0.1:" + port
-	config := fmt.Sprintf(global, "127.0.0.1:"+admin, filepath.Join(s.dir, "caddy-"+name), "\tvault {\n"+settings+"\t}\n") + url + " {\n\tvault\n}\n"
-	begin := time.Now()
-	p, err := s.caddy(s.binary, "vault-"+name+".Caddyfile", config, url+"/health")
 	if err != nil {
 		return nil, err
 	}
-	v := &vaultProcess{process: p, url: url, start: time.Since(begin)}
-	s.adminURL[p] = "http://127.0.0.1:" + admin
+	v, err := s.caddy("vault-"+name, "\tvault {\n"+settings+"\t}\n", "\n\tvault\n", "/health")
+	if err != nil {
+		return nil, err
+	}
 	b, err := os.ReadFile(filepath.Join(data, "admin.token"))
 	if err != nil {
-		p.stop()
+		v.stop()
 		return nil, err
 	}
 	for service, scrub := range map[string]string{"svc": "on", "plain": "off"} {
 		body := fmt.Sprintf(`{"service":%q,"baseUrl":%q,"scrub":%q,"allowedAgents":["*"],"allowedActions":["*"],"allowedScopes":["s"],
 			"endpoints":{"small":{"method":"GET","path":"/repos/{owner}/{repo}","requiredScope":["s"]},"large":{"method":"GET","path":"/large"},
-				"upload":{"method":"POST","path":"/upload"},"events":{"method":"GET","path":"/events"}},
+				"upload":{"method":"POST","path":"/upload"},"events":{"method":"GET","path":"/events"},"slow":{"method":"GET","path":"/slow"}},
 			"masterSecret":"secret-0123456789abcdefghijklmnopqrstuvwxyz"}`, service, s.upstreamURL, scrub)
-		if _, err := send(post(url+"/vault.admin.addService", body, "Bearer "+strings.TrimSpace(string(b)))); err != nil {
-			p.stop()
+		if _, err := send(post(v.url+"/vault.admin.addService", body, "Bearer "+strings.TrimSpace(string(b)))); err != nil {
+			v.stop()
 			return nil, err
 		}
 	}
 	return v, nil
 }
 
-// writeServices writes many service files.
-func writeServices(dir, upstream string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	var endpoints []string
-	for i := range manyPaths {
-		endpoints = append(endpoints, fmt.Sprintf(`"action%d":{"method":"GET","path":"/things%d/{id}/parts/{part}"}`, i, i))
-	}
-	body := fmt.Sprintf(`{"baseUrl":%q,"allowedAgents":["*"],"allowedActions":["*"],"allowedScopes":["s"],"endpoints":{%s}}`, upstream, strings.Join(endpoints, ","))
-	for i := range manyServices {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("service%d.json", i)), []byte(body), 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *stage) caddy(binary, name, config, ready string) (*process, error) {
-	path := filepath.Join(s.dir, name)
-	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+// caddy starts the built program with a global option and one site, and waits
+// until a path of it answers.
+func (s *stage) caddy(name, option, site, ready string) (*server, error) {
+	addr, err := freeAddr()
+	if err != nil {
 		return nil, err
 	}
-	return s.startProcess(ready, binary, "run", "--adapter", "caddyfile", "--config", path)
+	admin, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	c := &server{url: "http://" + addr, admin: "http://" + admin}
+	config := filepath.Join(s.dir, name+".Caddyfile")
+	text := fmt.Sprintf(global, admin, filepath.Join(s.dir, "caddy-"+name), option) + c.url + " {" + site + "}\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	if c.process, err = s.startProcess(c.url+ready, s.binary, "run", "--adapter", "caddyfile", "--config", config); err != nil {
+		return nil, err
+	}
+	c.start = time.Since(begin)
+	s.admins[c.process] = c.admin
+	return c, nil
 }
 
 func (s *stage) startProcess(ready string, name string, args ...string) (*process, error) {
@@ -216,17 +215,30 @@ func (s *stage) startProcess(ready string, name string, args ...string) (*proces
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(name, args...)
+	defer log.Close()
+	cmd := exec.CommandContext(s.ctx, name, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "HOME="+s.dir, "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir)
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{cmd}
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if res, err := http.Get(ready); err == nil {
+	p := &process{cmd, make(chan struct{})}
+	go func() {
+		_ = cmd.Wait()
+		close(p.ended)
+	}()
+	tooLate := time.After(patience)
+	for waiting := true; waiting; {
+		if res, err := client.Get(ready); err == nil {
 			res.Body.Close()
 			return p, nil
+		}
+		select {
+		case <-p.ended:
+			waiting = false
+		case <-tooLate:
+			waiting = false
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 	p.stop()
@@ -238,22 +250,25 @@ func (s *stage) close() {
 	for _, v := range s.vaults {
 		v.stop()
 	}
-	for _, p := range []*process{s.bare, s.upstream} {
-		if p != nil {
-			p.stop()
-		}
+	if s.bare != nil {
+		s.bare.stop()
+	}
+	if s.upstream != nil {
+		s.upstream.stop()
 	}
 }
 
-func freePort() (string, error) {
+func freeAddr() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
 	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
+	return l.Addr().String(), nil
 }
+
+// client is for everything but the load.
+var client = &http.Client{Timeout: patience}
 
 // send makes one request and returns the answer of a success. A disk that is
 // busy for a moment makes the vault refuse for a moment.
@@ -272,7 +287,7 @@ func sendOnce(r request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -307,6 +322,16 @@ func serveUpstream(addr string) {
 		for i := range 200 {
 			_, _ = fmt.Fprintf(w, "data: {\"choices\":[{\"delta\":{\"content\":\"word %d\"}}]}\n\n", i)
 			_ = http.NewResponseController(w).Flush()
+		}
+	})
+	http.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := range 2 {
+			_, _ = fmt.Fprintf(w, "data: {\"choices\":[{\"delta\":{\"content\":\"word %d\"}}]}\n\n", i)
+			_ = http.NewResponseController(w).Flush()
+			if i == 0 {
+				time.Sleep(20 * time.Millisecond)
+			}
 		}
 	})
 	if err := http.ListenAndServe(addr, nil); err != nil {

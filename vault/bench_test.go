@@ -103,8 +103,8 @@ func BenchmarkProof(b *testing.B) {
 			b.ReportAllocs()
 			for range b.N {
 				b.StopTimer()
+				v.proofs = newProofs(v.now) // so that none is refused for lack of room, or as older than this
 				h := holding(p.raw(p.header(), good(res.Token)))
-				v.proofs = newProofs(v.now) // so that none is refused for lack of room
 				b.StartTimer()
 				if _, _, refused := v.verify(res.Token, h); refused != nil {
 					b.Fatal(refused)
