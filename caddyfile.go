@@ -55,6 +55,17 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //		}
 //		agents {
 //			keys     on|off
+//			issuer   <url> {
+//				audience    <name...>
+//				claim       <claim>
+//				map         <pattern> <agentId>
+//				require     <claim> <pattern>
+//				group_claim <claim>
+//				keys        <url>|<file>
+//				algorithms  <name...>
+//				max_stale   <duration>
+//				tls_ca      <file>
+//			}
 //			identity <placeholder>
 //			trust    loopback|none|all
 //		}
@@ -142,12 +153,14 @@ func (a *Agents) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	seen := make(map[string]bool)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		setting := d.Val()
-		if seen[setting] {
+		if seen[setting] && setting != "issuer" {
 			return d.Errf("%s is given twice", setting)
 		}
 		seen[setting] = true
 		var err error
 		switch setting {
+		case "issuer":
+			err = a.addIssuer(d)
 		case "keys":
 			if err = oneArg(d, &a.Keys); err == nil && a.Keys != "on" && a.Keys != "off" {
 				err = d.Errf("keys is on or off, not %q", a.Keys)

@@ -126,7 +126,8 @@ type App struct {
 	mirroring bool // mirror is, or nothing is instead
 	vaultConf vault.Config
 	identify  handlers.Identifier
-	poster    *poster // nil: checkpoints stay here
+	sources   []usedSource // of the keys of issuers
+	poster    *poster      // nil: checkpoints stay here
 
 	open   func() (*vault.Vault, error) // the first call opens
 	cancel func()                       // of what open subscribed to
@@ -139,6 +140,9 @@ type Agents struct {
 	// Whether agents may prove who they are with a key that
 	// `vault.admin.addAgent` has made: `on` or `off`. Default: `on`.
 	Keys string `json:"keys,omitempty"`
+
+	// Whose JWTs say who an agent is. Default: nobody's.
+	Issuers []Issuer `json:"issuers,omitempty"`
 
 	// A placeholder that names the agent, set by authentication in front of
 	// the vault: `{http.auth.user.id}` behind `basic_auth` or
@@ -178,6 +182,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if allowed[i], err = netip.ParsePrefix(s); err != nil {
 			return fmt.Errorf("allow_private: %q is not an address range in CIDR notation", s)
 		}
+	}
+	if err := a.provisionIssuers(allowed); err != nil {
+		return err
 	}
 	for i, h := range a.AllowedHosts {
 		a.AllowedHosts[i] = strings.ToLower(h)
@@ -322,6 +329,7 @@ func (a *App) Start() error {
 	}
 	a.engine.useMirror(a.mirror, a.logger)
 	a.mirroring = true
+	a.startIssuers()
 	return nil
 }
 
@@ -340,8 +348,9 @@ func (a *App) Cleanup() error {
 		a.cancel()
 	}
 	a.mu.Unlock()
+	err := a.dropIssuers()
 	if a.engine == nil {
-		return nil
+		return err
 	}
 	a.engine.dropAudit(a.settings.audit)
 	if a.poster != nil {
@@ -350,7 +359,7 @@ func (a *App) Cleanup() error {
 	if a.mirroring {
 		a.engine.dropMirror(a.mirror, a.logger)
 	}
-	return a.engine.release()
+	return errors.Join(err, a.engine.release())
 }
 
 // openOn opens the state of an engine under this configuration.

@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/caddyvault/caddyvault/identity"
 	"github.com/caddyvault/caddyvault/refusal"
 	"github.com/caddyvault/caddyvault/token"
 	"github.com/caddyvault/caddyvault/vault"
@@ -15,6 +16,7 @@ const (
 	grantExchange = "urn:ietf:params:oauth:grant-type:token-exchange"
 	typeAccess    = "urn:ietf:params:oauth:token-type:access_token"
 	typeJWT       = "urn:ietf:params:oauth:token-type:jwt"
+	typeID        = "urn:ietf:params:oauth:token-type:id_token"
 )
 
 // standard wraps a standard endpoint, which takes a form.
@@ -123,9 +125,9 @@ func (rq *request) exchange(form map[string]string) *refusal.Refusal {
 		return refusal.New("REQUESTED_TOKEN_TYPE_INVALID", "what is given out is %s", typeAccess)
 	}
 	switch form["subject_token_type"] {
-	case typeJWT:
-		if refused := rq.clientBy(subject, form["client_id"]); refused != nil {
-			return refusal.New("SUBJECT_TOKEN_INVALID", "the subject_token is not of an agent that is known here: %s", refused.Detail)
+	case typeJWT, typeID:
+		if refused := rq.subject(subject, form); refused != nil {
+			return refused
 		}
 		return rq.grant(form, rq.caller.Agent, true)
 	case typeAccess:
@@ -145,6 +147,37 @@ func (rq *request) exchange(form map[string]string) *refusal.Refusal {
 		return refused
 	}
 	return rq.granted(&res.IssueResult, true)
+}
+
+// subject learns who an agent's own JWT is about. A client that also shows a
+// secret has to be the same.
+func (rq *request) subject(jwt string, form map[string]string) *refusal.Refusal {
+	if !identity.LooksLikeJWT(jwt) {
+		return refusal.New("SUBJECT_TOKEN_INVALID", "the subject_token is not a JWT")
+	}
+	id, secret, refused := clientSecret(rq.Header, form)
+	if refused != nil {
+		return refused
+	}
+	if secret != "" {
+		if refused := rq.clientBy(secret, id); refused != nil {
+			return refused
+		}
+		id = rq.caller.Agent
+	}
+	refused = rq.clientBy(jwt, id)
+	if refused == nil {
+		return nil
+	}
+	switch refused.Base() {
+	case "AGENT_UNAUTHENTICATED", "AGENT_TOKEN_INVALID":
+		// What is wrong is the request, not the client (RFC 8693, section
+		// 2.2.2).
+		r := refusal.New("SUBJECT_TOKEN_INVALID", "the subject_token is not of an agent that is known here: %s", refused.Detail)
+		r.Hint = refused.Hint
+		return r
+	}
+	return refused
 }
 
 // grant issues a token to an agent.

@@ -124,6 +124,7 @@ var statuses = map[string]int{
 	"AGENT_DISABLED":         http.StatusUnauthorized,
 	"AGENT_EXPIRED":          http.StatusUnauthorized,
 	"AGENT_KEY_INVALID":      http.StatusUnauthorized,
+	"AGENT_TOKEN_INVALID":    http.StatusUnauthorized,
 	"AGENT_UNAUTHENTICATED":  http.StatusUnauthorized,
 
 	"POLICY_DENY":                           http.StatusForbidden,
@@ -170,6 +171,7 @@ var statuses = map[string]int{
 	"UPSTREAM_PROTOCOL":     http.StatusBadGateway,
 	AuditUnavailable:        http.StatusServiceUnavailable,
 	StoreUnavailable:        http.StatusServiceUnavailable,
+	"ISSUER_UNAVAILABLE":    http.StatusServiceUnavailable,
 	"MISSING_MASTER_SECRET": http.StatusServiceUnavailable,
 	"UPSTREAM_TIMEOUT":      http.StatusGatewayTimeout,
 

@@ -20,6 +20,7 @@ var free = map[string][]string{
 	"/refusal":                nil,
 	"/policy":                 {"/refusal"},
 	"/agents":                 {"/policy"},
+	"/identity":               {"/agents", "/policy", "/refusal", "/token/strict"},
 	"/token":                  {"/refusal", "/store/fsx", "/token/strict"},
 	"/token/strict":           nil,
 	"/store":                  nil,
@@ -34,7 +35,7 @@ var free = map[string][]string{
 	"/templates":              {"/policy", "/refusal"},
 	"/upstream/scrub":         nil,
 	"/vault":                  {"/policy", "/agents", "/token", "/audit", "/refusal", "/store", "/store/file", "/store/fsx", "/store/secrets", "/store/revocations"},
-	"/handlers":               {"/vault", "/agents", "/policy", "/audit", "/refusal", "/token"},
+	"/handlers":               {"/vault", "/agents", "/identity", "/policy", "/audit", "/refusal", "/token"},
 	"/bench":                  {"/store/file", "/store/revocations"}, // and drives a binary
 	"/internal/need":          nil,
 	"/integration/shell":      nil,
