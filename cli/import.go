@@ -165,7 +165,7 @@ func (t *terminal) check(p *plan) (invalid int) {
 		for _, ref := range refs {
 			origins[ref] = append(origins[ref], compiled.Origin)
 		}
-		t.finding("service", fmt.Sprintf("%s at %s, %d endpoints, secret %s", svc.Name, compiled.Origin, len(compiled.Endpoints), strings.Join(refs, " and ")))
+		t.finding("service", fmt.Sprintf("%s at %s, %d endpoints, secret %s", svc.Name, compiled.Origin, len(compiled.Actions()), strings.Join(refs, " and ")))
 	}
 	for _, ref := range sortedKeys(p.system.Secrets) {
 		if err := checkSecret(ref, p.system.Secrets[ref], len(origins[ref]) > 0); err != nil {

@@ -26,13 +26,13 @@ func ValidGroup(s string) bool { return ValidAgent(s) }
 func group(entry string) (name string, ok bool) { return strings.CutPrefix(entry, groupPrefix) }
 
 // inAny reports whether one of the agent's groups is in set.
-func (a Agent) inAny(set map[string]struct{}) bool {
+func (a Agent) inAny(set nameSet) bool {
 	if len(set) == 0 {
 		return false
 	}
 	for _, list := range [...][]string{a.Groups, a.Claimed} {
 		for _, g := range list {
-			if _, ok := set[g]; ok {
+			if set.has(g) {
 				return true
 			}
 		}
@@ -45,8 +45,7 @@ func (a Agent) inAny(set map[string]struct{}) bool {
 // entries lists; with no entry at all, everything.
 func (c *Compiled) mayHave(a Agent, scope string) bool {
 	if own, ok := c.agentScopes[a.ID]; ok {
-		_, has := own[scope]
-		return has
+		return own.has(scope)
 	}
 	if len(c.groupScopes) == 0 {
 		return true
@@ -55,7 +54,7 @@ func (c *Compiled) mayHave(a Agent, scope string) bool {
 	for _, list := range [...][]string{a.Groups, a.Claimed} {
 		for _, g := range list {
 			set, ok := c.groupScopes[g]
-			if _, has := set[scope]; has {
+			if set.has(scope) {
 				return true
 			}
 			limited = limited || ok
@@ -67,7 +66,7 @@ func (c *Compiled) mayHave(a Agent, scope string) bool {
 // NamesGroup reports whether the service says anything of a group. A token
 // carries only the groups that matter to its service.
 func (c *Compiled) NamesGroup(name string) bool {
-	if _, ok := c.groups[name]; ok {
+	if c.groups.has(name) {
 		return true
 	}
 	_, ok := c.groupScopes[name]

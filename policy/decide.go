@@ -21,7 +21,7 @@ func (c *Compiled) DecideIssue(agent Agent, scopes []string) *refusal.Refusal {
 	if r := c.decideAgent(agent); r != nil {
 		return r
 	}
-	if !c.allows(ActionIssue) {
+	if !c.mayIssue {
 		return refusal.New("POLICY_DENY", "the service %s does not allow tokens to be issued", c.Name).
 			WithHint(`an administrator can add "issue" to the service's allowedActions`)
 	}
@@ -69,11 +69,11 @@ func (c *Compiled) DecideAction(agent Agent, action string) (*CompiledEndpoint, 
 	if r := c.decideAgent(agent); r != nil {
 		return nil, r
 	}
-	if !c.allows(action) {
+	e := c.Endpoint(action)
+	if e == nil && !c.allows(action) || e != nil && !e.allowed {
 		return nil, refusal.New("POLICY_DENY", "the service %s does not allow the action %s", c.Name, shown(action)).
 			WithHint("%s", c.nearestHint(action))
 	}
-	e := c.endpoints[action]
 	if e == nil {
 		return nil, refusal.New("UNKNOWN_ACTION", "the service %s has no endpoint for the action %s", c.Name, shown(action)).
 			WithHint("%s", c.nearestHint(action))
@@ -86,7 +86,7 @@ func (c *Compiled) DecideAction(agent Agent, action string) (*CompiledEndpoint, 
 
 // decideAgent decides whether an agent may use the service at all.
 func (c *Compiled) decideAgent(agent Agent) *refusal.Refusal {
-	if _, ok := c.agents[agent.ID]; ok || c.anyAgent || agent.inAny(c.groups) {
+	if c.anyAgent || c.agents.has(agent.ID) || agent.inAny(c.groups) {
 		return c.decideAccount(agent.ID)
 	}
 	return refusal.New("POLICY_DENY", "the agent %s may not use the service %s", shown(agent.ID), c.Name).
@@ -115,16 +115,16 @@ func (e *CompiledEndpoint) insufficient(granted []string) *refusal.Refusal {
 func (c *Compiled) NoEndpoint(method, escapedPath string) *refusal.Refusal {
 	r := refusal.New("NO_ENDPOINT", "the service %s has no endpoint for this method and path", c.Name)
 	var others []string
-	for _, m := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} {
-		if found := c.index.find(m, escapedPath); found != nil && m != method {
-			others = append(others, m+" ("+found[0].Name+")")
+	for i, m := range methods {
+		if found := c.find(i, escapedPath); found != nil && m != method {
+			others = append(others, m+" ("+found.Name+")")
 		}
 	}
 	if len(others) > 0 {
 		return r.WithHint("the path exists with %s", strings.Join(others, ", "))
 	}
-	if found := c.index.find(method, escapedPath); found != nil {
-		if o := c.otherReading(found[0], escapedPath); o != nil {
+	if found := c.find(methodNumber(method), escapedPath); found != nil {
+		if o := c.otherReading(found, methodNumber(method), escapedPath); o != nil {
 			return r.WithHint("the path has a second reading, the action %s; send it without encoded letters, empty segments or semicolons", o.Name)
 		}
 	}
@@ -138,9 +138,10 @@ func (c *Compiled) NoEndpoint(method, escapedPath string) *refusal.Refusal {
 func (c *Compiled) nearPaths(method, path string) []string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	var near []string
-	for _, name := range c.names {
-		e := c.endpoints[name]
-		if e.allowed && e.Method == method && first != "" && e.pattern[0].kind == literal && e.pattern[0].lits[0] == first {
+	for i := range c.endpoints {
+		e := &c.endpoints[i]
+		begin, _, _ := strings.Cut(e.Path[1:], "/")
+		if e.allowed && e.Method == method && first != "" && begin == first && strings.IndexByte(begin, '{') < 0 && begin != starParam {
 			if near = append(near, e.Method+" "+e.Path+" ("+e.Name+")"); len(near) == 5 {
 				break
 			}
@@ -159,9 +160,9 @@ func (c *Compiled) scopesFor(agent Agent) string {
 // callable returns the actions that are allowed and have an endpoint.
 func (c *Compiled) callable() []string {
 	var names []string
-	for _, n := range c.names {
-		if c.endpoints[n].allowed {
-			names = append(names, n)
+	for i := range c.endpoints {
+		if c.endpoints[i].allowed {
+			names = append(names, c.endpoints[i].Name)
 		}
 	}
 	return names
@@ -209,10 +210,10 @@ func distance(a, b string) int {
 }
 
 // missingFrom returns which of the scopes wanted are not in have, each once.
-func missingFrom(have map[string]struct{}, want []string) []string {
+func missingFrom(have nameSet, want []string) []string {
 	var missing []string
 	for _, s := range want {
-		if _, ok := have[s]; !ok && !slices.Contains(missing, s) {
+		if !have.has(s) && !slices.Contains(missing, s) {
 			missing = append(missing, s)
 		}
 	}

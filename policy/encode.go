@@ -26,7 +26,7 @@ func (e *CompiledEndpoint) encode(p *Plan, rest []member) *refusal.Refusal {
 	case BodyNone:
 		if len(rest) > 0 {
 			return paramInvalid(rest[0].name, "is not taken by the action %s", e.Name).
-				WithHint("parameters of the action: %s", listed(e.pattern.params()))
+				WithHint("parameters of the action: %s", listed(pathParams(e.Path)))
 		}
 	case BodyQuery:
 		var q []byte

@@ -45,11 +45,13 @@ func tellApart(same []*CompiledEndpoint) {
 			told[reservedKey(name)] = name
 		}
 	}
+	if len(told) == 0 {
+		return
+	}
 	for _, e := range same {
-		e.same = same
-		if len(told) > 0 {
-			e.told = told
-		}
+		own := *e.EndpointDetails // no longer what it shares
+		e.EndpointDetails = &own
+		e.told = told
 		for i, name := range slices.Sorted(maps.Keys(e.Query)) {
 			if i > 0 {
 				e.fixedQuery += "&"
@@ -66,7 +68,7 @@ func tellApart(same []*CompiledEndpoint) {
 // PARAM_INVALID is returned: which of two counts is a matter of the server.
 func (e *CompiledEndpoint) AlternativesFor(rawQuery string) ([]*CompiledEndpoint, *refusal.Refusal) {
 	if len(e.told) == 0 {
-		return e.same, nil
+		return e.Alternatives(), nil
 	}
 	have := map[string]string{}
 	for piece := range strings.FieldsFuncSeq(rawQuery, func(r rune) bool { return r == '&' || r == ';' }) {
@@ -87,7 +89,7 @@ func (e *CompiledEndpoint) AlternativesFor(rawQuery string) ([]*CompiledEndpoint
 	}
 	var found []*CompiledEndpoint
 	most := 0
-	for _, o := range e.same {
+	for _, o := range e.Alternatives() {
 		if len(o.Query) < most || !has(have, o.Query) {
 			continue
 		}
@@ -102,7 +104,7 @@ func (e *CompiledEndpoint) AlternativesFor(rawQuery string) ([]*CompiledEndpoint
 // NoQuery says that the query of a request is that of no alternative of e.
 func (e *CompiledEndpoint) NoQuery() *refusal.Refusal {
 	var queries []string
-	for _, o := range e.same {
+	for _, o := range e.Alternatives() {
 		queries = append(queries, "?"+o.fixedQuery+" ("+o.Name+")")
 	}
 	return refusal.New("NO_ENDPOINT", "the service %s has no endpoint for this query", e.svc.Name).

@@ -32,7 +32,7 @@ func (c *Compiled) CheckLimits(l Limits) *refusal.Refusal {
 		return refusal.New("ACTIONS_INVALID", "more than %d actions or parameters are named", maxLimited)
 	}
 	for _, a := range l.Actions {
-		e := c.endpoints[a]
+		e := c.Endpoint(a)
 		if e == nil || !e.allowed {
 			return refusal.New("ACTIONS_INVALID:"+safeName(a), "the service %s has no action %s that is allowed", c.Name, shown(a)).
 				WithHint("%s", c.nearestHint(a))
@@ -95,7 +95,7 @@ func (e *CompiledEndpoint) DecideProxyParams(limits map[string][]string, escaped
 		return nil
 	}
 	var names, values []string
-	inPath := e.pattern.values(escapedPath, func(name, value string) {
+	inPath := pathValues(e.Path, escapedPath, func(name, value string) {
 		names, values = append(names, name), append(values, unescapeLenient(value))
 	})
 	if !inPath {
@@ -225,59 +225,4 @@ func readArray(data jsontext.Value) ([]jsontext.Value, error) {
 		out = append(out, v.Clone())
 	}
 	return out, nil
-}
-
-// values calls f with the parameters of a path that the pattern matches, still
-// escaped, and reports whether it does.
-func (p pattern) values(path string, f func(name, value string)) bool {
-	if path == "" || path[0] != '/' {
-		return false
-	}
-	rest, more := path[1:], true
-	for i, seg := range p {
-		if !more {
-			return false
-		}
-		switch seg.kind {
-		case subtree:
-			f(seg.names[0], rest)
-			return true
-		case multi:
-			// What follows has one piece a segment; the rest is the value.
-			pieces := strings.Split(rest, "/")
-			cut := len(pieces) - (len(p) - i - 1)
-			if cut < 1 {
-				return false
-			}
-			f(seg.names[0], strings.Join(pieces[:cut], "/"))
-			rest, more = strings.Join(pieces[cut:], "/"), cut < len(pieces)
-			continue
-		}
-		var piece string
-		piece, rest, more = strings.Cut(rest, "/")
-		if !seg.match(piece) {
-			return false
-		}
-		seg.values(piece, f)
-	}
-	return !more
-}
-
-// values calls f with the parameters of a piece that the segment matches.
-func (s segment) values(piece string, f func(name, value string)) {
-	if len(s.names) == 0 {
-		return
-	}
-	last := s.lits[len(s.lits)-1]
-	piece = piece[len(s.lits[0]) : len(piece)-len(last)]
-	for i, name := range s.names {
-		if i == len(s.names)-1 {
-			f(name, piece)
-			return
-		}
-		lit := s.lits[i+1]
-		at := 1 + strings.Index(piece[1:], lit) // as match takes them
-		f(name, piece[:at])
-		piece = piece[at+len(lit):]
-	}
 }

@@ -47,7 +47,7 @@ func TestDecideParams(t *testing.T) {
 		"not an object":           {`[]`, "JSON_INVALID"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			checkLimit(t, c.endpoints["repo"].DecideParams(limits, []byte(tt.params)), tt.want)
+			checkLimit(t, c.Endpoint("repo").DecideParams(limits, []byte(tt.params)), tt.want)
 		})
 	}
 }
@@ -92,7 +92,7 @@ func TestDecideProxyParams(t *testing.T) {
 		"no such parameter":          {"search", "/search", "", false, map[string][]string{"owner": {"o"}}, "PARAM_NOT_GRANTED:owner"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, ok := c.Match(c.endpoints[tt.action].Method, tt.path)
+			e, ok := c.Match(c.Endpoint(tt.action).Method, tt.path)
 			if !ok || e.Name != tt.action {
 				t.Fatalf("matched %v", e)
 			}
@@ -103,7 +103,7 @@ func TestDecideProxyParams(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	c := limitedService(t)
-	e := c.endpoints["repo"]
+	e := c.Endpoint("repo")
 	checkLimit(t, e.DecideActionLimit(nil), "")
 	checkLimit(t, e.DecideActionLimit([]string{"search", "repo"}), "")
 	checkLimit(t, e.DecideActionLimit([]string{"Repo"}), "ACTION_NOT_GRANTED")
@@ -139,11 +139,11 @@ func FuzzPathValues(f *testing.F) {
 			return
 		}
 		values := map[string]string{}
-		if !e.pattern.values(path, func(name, value string) { values[name] = value }) {
+		if !pathValues(e.Path, path, func(name, value string) { values[name] = value }) {
 			t.Fatalf("%s matches %s, and has no values", e.Name, path)
 		}
 		var again strings.Builder
-		for _, s := range e.pattern {
+		for _, s := range patternOf(e) {
 			again.WriteByte('/')
 			if s.kind == multi || s.kind == subtree {
 				again.WriteString(values[s.names[0]])

@@ -3,161 +3,7 @@ package policy
 import (
 	"net/http"
 	"slices"
-	"strings"
 )
-
-// index finds the endpoint of a path. It is a trie of segments, one a method;
-// building it sorts, so that looking up only walks. A node is visited at most
-// once a look-up, so a look-up costs at most the number of the service's own
-// segments, whatever was sent, and depends on no other service.
-type index map[string]*node
-
-// node is a place in the trie: what may stand in the next segment.
-type node struct {
-	lits     map[string]*node
-	partials []edge
-	param    *node
-	multis   []tail
-	star     []*CompiledEndpoint
-
-	// here are the endpoints that end at this node: one, or several that
-	// have the same method and shape, the preferred one first.
-	here []*CompiledEndpoint
-}
-
-type edge struct {
-	seg  segment
-	next *node
-}
-
-// tail is a {name...} and the segments behind it, of which there may be none.
-type tail struct {
-	segs pattern
-	ends []*CompiledEndpoint
-}
-
-// buildIndex indexes endpoints in the order given, which is the order of
-// preference among those of one shape.
-func buildIndex(endpoints []*CompiledEndpoint, of func(*CompiledEndpoint) pattern) index {
-	ix := index{}
-	for _, e := range endpoints {
-		root := ix[e.Method]
-		if root == nil {
-			root = &node{}
-			ix[e.Method] = root
-		}
-		root.insert(of(e), e)
-	}
-	return ix
-}
-
-func (n *node) insert(p pattern, e *CompiledEndpoint) {
-	if len(p) == 0 {
-		n.here = append(n.here, e)
-		return
-	}
-	seg, rest := p[0], p[1:]
-	switch seg.kind {
-	case literal:
-		if n.lits == nil {
-			n.lits = map[string]*node{}
-		}
-		next := n.lits[seg.lits[0]]
-		if next == nil {
-			next = &node{}
-			n.lits[seg.lits[0]] = next
-		}
-		next.insert(rest, e)
-	case partial:
-		i, found := slices.BinarySearchFunc(n.partials, seg, func(x edge, s segment) int { return x.seg.compare(s) })
-		if !found {
-			n.partials = slices.Insert(n.partials, i, edge{seg, &node{}})
-		}
-		n.partials[i].next.insert(rest, e)
-	case single:
-		if n.param == nil {
-			n.param = &node{}
-		}
-		n.param.insert(rest, e)
-	case multi:
-		i, found := slices.BinarySearchFunc(n.multis, rest, func(x tail, p pattern) int { return compareTails(x.segs, p) })
-		if !found {
-			n.multis = slices.Insert(n.multis, i, tail{segs: rest})
-		}
-		n.multis[i].ends = append(n.multis[i].ends, e)
-	case subtree:
-		n.star = append(n.star, e)
-	}
-}
-
-// compareTails orders what stands behind a {name...}: longer is more
-// specific, then the segments decide.
-func compareTails(a, b pattern) int {
-	if len(a) != len(b) {
-		return len(b) - len(a)
-	}
-	return slices.CompareFunc(a, b, segment.compare)
-}
-
-// find returns the endpoints that match best, the preferred one first. The
-// path is escaped and begins with a slash.
-func (ix index) find(method, path string) []*CompiledEndpoint {
-	root := ix[method]
-	if root == nil || path == "" || path[0] != '/' {
-		return nil
-	}
-	return root.find(path, 1)
-}
-
-// find matches path[pos:], which begins with a segment unless the path has
-// ended (pos is beyond its end).
-func (n *node) find(path string, pos int) []*CompiledEndpoint {
-	if pos > len(path) {
-		return n.here
-	}
-	rest := path[pos:]
-	end := strings.IndexByte(rest, '/')
-	if end < 0 {
-		end = len(rest)
-	}
-	seg, next := rest[:end], pos+end+1
-	if child := n.lits[seg]; child != nil {
-		if e := child.find(path, next); e != nil {
-			return e
-		}
-	}
-	for i := range n.partials {
-		if n.partials[i].seg.match(seg) {
-			if e := n.partials[i].next.find(path, next); e != nil {
-				return e
-			}
-		}
-	}
-	if n.param != nil && seg != "" {
-		if e := n.param.find(path, next); e != nil {
-			return e
-		}
-	}
-	for i := range n.multis {
-		if n.multis[i].match(rest) {
-			return n.multis[i].ends
-		}
-	}
-	return n.star
-}
-
-// match says whether rest is one or more segments that are not empty,
-// followed by the tail.
-func (t *tail) match(rest string) bool {
-	for _, seg := range slices.Backward(t.segs) {
-		cut := strings.LastIndexByte(rest, '/')
-		if cut < 0 || !seg.match(rest[cut+1:]) {
-			return false
-		}
-		rest = rest[:cut]
-	}
-	return rest != "" && rest[0] != '/' && rest[len(rest)-1] != '/' && !strings.Contains(rest, "//")
-}
 
 // Match finds the endpoint of a request for /proxy/. The path is the escaped
 // one under the service's baseUrl, exactly as it will be sent; CheckProxyPath
@@ -176,39 +22,53 @@ func (c *Compiled) Match(method, escapedPath string) (*CompiledEndpoint, bool) {
 	if escapedPath == "" {
 		escapedPath = "/"
 	}
-	found := c.index.find(method, escapedPath)
-	if found == nil {
-		if method == http.MethodHead {
-			return c.Match(http.MethodGet, escapedPath)
-		}
+	m := methodNumber(method)
+	e := c.find(m, escapedPath)
+	if e == nil && method == http.MethodHead {
+		m = methodNumber(http.MethodGet)
+		e = c.find(m, escapedPath)
+	}
+	if e == nil || c.otherReading(e, m, escapedPath) != nil {
 		return nil, false
 	}
-	if c.otherReading(found[0], escapedPath) != nil {
-		return nil, false
-	}
-	return found[0], true
+	return e, true
 }
 
-// otherReading returns a stricter endpoint than e that a looser reader of the
-// path would come to, if there is one.
-func (c *Compiled) otherReading(e *CompiledEndpoint, path string) *CompiledEndpoint {
-	if !hasOtherReading(path) {
+// find returns the endpoint that matches best, the preferred one of those that
+// have the same shape, or nil.
+func (c *Compiled) find(method int, path string) *CompiledEndpoint {
+	if n := c.index.find(method, path); n >= 0 {
+		return &c.endpoints[n]
+	}
+	return nil
+}
+
+// otherReading returns a stricter endpoint of the same method than e that a
+// looser reader of the path would come to, if there is one.
+func (c *Compiled) otherReading(e *CompiledEndpoint, method int, path string) *CompiledEndpoint {
+	if !e.outdone || c.loose == nil && !hasOtherReading(path) {
 		return nil
 	}
-	for range 2 {
-		next := looseReading(path)
-		if next == path {
+	loose := c.loose
+	if loose == nil {
+		loose = &c.index
+	}
+	var room [256]byte
+	for i := range 2 {
+		switch next := appendLoose(room[:0], path); {
+		case string(next) != path:
+			path = string(next)
+		case i > 0 || c.loose == nil:
 			return nil
 		}
-		path = next
-		if found := c.looseIndex.find(e.Method, path); found != nil && found[0].stricterThan(e) {
-			return found[0]
+		if n := loose.find(method, path); n >= 0 && c.endpoints[n].stricterThan(e) {
+			return &c.endpoints[n]
 		}
 	}
 	return nil
 }
 
-// hasOtherReading says quickly whether looseReading would change a path.
+// hasOtherReading says quickly whether appendLoose would change a path.
 func hasOtherReading(path string) bool {
 	for i := range len(path) {
 		switch path[i] {
@@ -223,32 +83,41 @@ func hasOtherReading(path string) bool {
 	return false
 }
 
-// looseReading returns path as a lax server might take it: decoded once,
+// appendLoose appends path as a lax server might take it: decoded once,
 // without empty segments and without what follows a ";" in a segment.
-func looseReading(path string) string {
-	if strings.IndexByte(path, ';') < 0 && strings.IndexByte(path, '%') < 0 && !strings.Contains(path, "//") {
-		return "/" + strings.Trim(path, "/")
-	}
-	path = unescapeLenient(path)
-	b := make([]byte, 0, len(path))
-	for piece := range strings.SplitSeq(path, "/") {
-		piece, _, _ = strings.Cut(piece, ";")
-		if piece != "" {
-			b = append(append(b, '/'), piece...)
+func appendLoose(b []byte, path string) []byte {
+	within, behind := false, false // a segment that has something; a ";" in it
+	for i := 0; i < len(path); i++ {
+		c := path[i]
+		if c == '%' && i+2 < len(path) && isHex(path[i+1]) && isHex(path[i+2]) {
+			c = unhex(path[i+1])<<4 | unhex(path[i+2])
+			i += 2
+		}
+		switch {
+		case c == '/':
+			within, behind = false, false
+		case c == ';':
+			behind = true
+		case behind:
+		case !within:
+			b, within = append(b, '/', c), true
+		default:
+			b = append(b, c)
 		}
 	}
 	if len(b) == 0 {
-		return "/"
+		b = append(b, '/')
 	}
-	return string(b)
+	return b
 }
 
 // stricterThan says whether e guards something that o does not: it needs a
 // scope that o does not need, or it is not allowed where o is.
 func (e *CompiledEndpoint) stricterThan(o *CompiledEndpoint) bool {
-	if e == o || e.shape == o.shape {
-		return false
-	}
+	return e.first != o.first && e.guards(o)
+}
+
+func (e *CompiledEndpoint) guards(o *CompiledEndpoint) bool {
 	if !e.allowed && o.allowed {
 		return true
 	}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -100,4 +101,20 @@ func shown(s string) string {
 		return r
 	}
 	return strings.Map(clean, s)
+}
+
+// nameSet is a set of names, sorted: most have a few.
+type nameSet []string
+
+// newNameSet returns the set of names, which it does not change.
+func newNameSet(names []string) nameSet {
+	if len(names) == 0 {
+		return nil
+	}
+	return slices.Compact(slices.Sorted(slices.Values(names)))
+}
+
+func (s nameSet) has(name string) bool {
+	_, ok := slices.BinarySearch(s, name)
+	return ok
 }

@@ -18,7 +18,8 @@ const maxEndpoints = 10_000
 // Compiled is a service ready to decide with. It is read-only: nothing in it,
 // nor in the Service inside, may be changed.
 type Compiled struct {
-	// Service is the file's content with its defaults filled in.
+	// Service is the file's content with its defaults filled in, but for its
+	// Endpoints, which are compiled: see Actions and Endpoint.
 	Service
 
 	// Origin is scheme://host[:port] in canonical form: lower case,
@@ -50,41 +51,21 @@ type Compiled struct {
 	bodyForm      bool
 	bodyJSON      bool
 	readsBody     bool
-	agents        map[string]struct{}
-	groups        map[string]struct{}
-	groupScopes   map[string]map[string]struct{}
+	agents        nameSet
+	groups        nameSet
+	groupScopes   map[string]nameSet
 	anyAgent      bool
-	actions       map[string]struct{}
 	anyAction     bool
-	scopes        map[string]struct{}
-	agentScopes   map[string]map[string]struct{}
-	endpoints     map[string]*CompiledEndpoint
-	names         []string
-	index         index
-	looseIndex    index
-	reserved      map[string]struct{}
-}
+	mayIssue      bool
+	scopes        nameSet
+	agentScopes   map[string]nameSet
+	reserved      nameSet
 
-// CompiledEndpoint is an endpoint ready to decide with; read-only.
-type CompiledEndpoint struct {
-	// Endpoint is the configured one with its defaults filled in.
-	Endpoint
-
-	// Name is the action.
-	Name string
-
-	// DefaultHeaders are the service's and the endpoint's default headers
-	// together, by canonical name.
-	DefaultHeaders map[string]string
-
-	svc     *Compiled
-	pattern pattern
-	shape   string
-	allowed bool
-	same    []*CompiledEndpoint
-
-	told       map[string]string // see tellApart
-	fixedQuery string            // Query, encoded
+	endpoints []CompiledEndpoint  // by name
+	byShape   []*CompiledEndpoint // by method and shape, then by name
+	actions   string              // the table of endpoints by name
+	index     index
+	loose     *index // of the decoded paths, nil if they are the same
 }
 
 // ParseService reads, validates and compiles a service file. The name is the
@@ -105,7 +86,7 @@ func parseService(name string, data []byte) (*Compiled, *refusal.Refusal) {
 	if r != nil {
 		return nil, r
 	}
-	c := &Compiled{Service: *svc, reserved: map[string]struct{}{}}
+	c := &Compiled{Service: *svc}
 	for _, step := range []func() *refusal.Refusal{
 		c.compileBase, c.compileAuth, c.compileHeaders, c.compileLists, c.compileSettings, c.compileEndpoints,
 	} {
@@ -153,7 +134,6 @@ func (c *Compiled) compileLists() *refusal.Refusal {
 		return refusal.New("ALLOWEDACTIONS_REQUIRED", "allowedActions is missing").
 			WithHint(`list "issue" and the endpoints that may be called, or "*" for all`)
 	}
-	c.agents, c.groups = map[string]struct{}{}, map[string]struct{}{}
 	for _, a := range c.AllowedAgents {
 		// An agent that is called "group:x" is in no group for that.
 		name, isGroup := group(a)
@@ -163,11 +143,12 @@ func (c *Compiled) compileLists() *refusal.Refusal {
 		case isGroup && name == wildcard:
 			return invalid("allowedAgents", `allowedAgents has "group:*"`).WithHint(`every agent is "*"`)
 		case isGroup:
-			c.groups[name] = struct{}{}
+			c.groups = append(c.groups, name)
 		default:
-			c.agents[name] = struct{}{}
+			c.agents = append(c.agents, name)
 		}
 	}
+	c.agents, c.groups = newNameSet(c.agents), newNameSet(c.groups)
 	for _, a := range c.AllowedActions {
 		if a != wildcard && !ValidActionName(a) {
 			return invalid("allowedActions", "allowedActions has an illegal name: %s", shown(a))
@@ -178,11 +159,9 @@ func (c *Compiled) compileLists() *refusal.Refusal {
 			return invalid("allowedScopes", "allowedScopes has an illegal scope: %s", shown(s))
 		}
 	}
-	c.actions, c.scopes = set(c.AllowedActions), set(c.AllowedScopes)
-	_, c.anyAgent = c.agents[wildcard]
-	_, c.anyAction = c.actions[wildcard]
-	c.agentScopes = make(map[string]map[string]struct{}, len(c.AgentScopes))
-	c.groupScopes = map[string]map[string]struct{}{}
+	c.scopes = newNameSet(c.AllowedScopes)
+	c.anyAgent, c.anyAction = c.agents.has(wildcard), slices.Contains(c.AllowedActions, wildcard)
+	c.mayIssue = c.anyAction || slices.Contains(c.AllowedActions, ActionIssue)
 	for _, agent := range slices.Sorted(maps.Keys(c.AgentScopes)) {
 		name, isGroup := group(agent)
 		if name == wildcard {
@@ -197,11 +176,14 @@ func (c *Compiled) compileLists() *refusal.Refusal {
 				return invalid("agentScopes", "agentScopes has an illegal scope: %s", shown(s))
 			}
 		}
-		into := c.agentScopes
+		into := &c.agentScopes
 		if isGroup {
-			into = c.groupScopes
+			into = &c.groupScopes
 		}
-		into[name] = set(c.AgentScopes[agent])
+		if *into == nil {
+			*into = map[string]nameSet{}
+		}
+		(*into)[name] = newNameSet(c.AgentScopes[agent])
 	}
 	return nil
 }
@@ -232,48 +214,31 @@ func (c *Compiled) compileEndpoints() *refusal.Refusal {
 	if len(c.Endpoints) > maxEndpoints {
 		return invalid("endpoints", "there are more than %d endpoints", maxEndpoints)
 	}
-	c.names = slices.Sorted(maps.Keys(c.Endpoints))
-	c.endpoints = make(map[string]*CompiledEndpoint, len(c.names))
-	all := make([]*CompiledEndpoint, 0, len(c.names))
-	groups := map[string][]*CompiledEndpoint{}
-	for _, name := range c.names {
-		e, r := c.compileEndpoint(name, c.Endpoints[name])
+	names := slices.Sorted(maps.Keys(c.Endpoints))
+	c.endpoints = make([]CompiledEndpoint, len(names))
+	x := &endpointCompiler{svc: c, details: map[string]*EndpointDetails{}, scopes: map[string]string{}}
+	for _, s := range c.AllowedScopes {
+		x.scopes[s] = s
+	}
+	allowed := newNameSet(c.AllowedActions)
+	for i, name := range names {
+		p, shape, r := c.compileEndpoint(name, c.Endpoints[name], x, &c.endpoints[i])
 		if r != nil {
 			return r
 		}
-		c.endpoints[name] = e
-		all = append(all, e)
-		groups[e.shape] = append(groups[e.shape], e)
+		c.endpoints[i].allowed = c.anyAction || allowed.has(name)
+		x.patterns, x.shapes = append(x.patterns, p), append(x.shapes, shape)
 	}
-	// Among endpoints of one shape an allowed one is preferred, then the
-	// first by name; the others are its alternatives.
-	slices.SortStableFunc(all, func(a, b *CompiledEndpoint) int {
-		switch {
-		case a.allowed == b.allowed:
-			return 0
-		case a.allowed:
-			return -1
-		}
-		return 1
-	})
-	for _, g := range groups {
-		tellApart(g)
-	}
-	c.index = buildIndex(all, func(e *CompiledEndpoint) pattern { return e.pattern })
-	c.looseIndex = c.index
-	if slices.ContainsFunc(all, func(e *CompiledEndpoint) bool { return strings.Contains(e.Path, "%") }) {
-		c.looseIndex = buildIndex(all, func(e *CompiledEndpoint) pattern { return e.pattern.decoded() })
-	}
+	c.Endpoints = nil
+	x.finish()
 	return nil
 }
 
-var methods = map[string]bool{
-	"GET": true, "HEAD": true, "POST": true, "PUT": true, "PATCH": true, "DELETE": true, "OPTIONS": true,
-}
-
-func (c *Compiled) compileEndpoint(name string, ep Endpoint) (*CompiledEndpoint, *refusal.Refusal) {
-	bad := func(detail string, args ...any) (*CompiledEndpoint, *refusal.Refusal) {
-		return nil, endpointInvalid(name, "endpoint "+shown(name)+": "+detail, args...)
+// compileEndpoint compiles an endpoint into its place, and returns the pattern
+// and the shape of its path.
+func (c *Compiled) compileEndpoint(name string, ep Endpoint, x *endpointCompiler, into *CompiledEndpoint) (pattern, string, *refusal.Refusal) {
+	bad := func(detail string, args ...any) (pattern, string, *refusal.Refusal) {
+		return nil, "", endpointInvalid(name, "endpoint "+shown(name)+": "+detail, args...)
 	}
 	if !ValidActionName(name) {
 		return bad("the name is not 1 to 63 of A-Z, a-z, 0-9, '.', '_' and '-' beginning with a letter or digit")
@@ -282,7 +247,7 @@ func (c *Compiled) compileEndpoint(name string, ep Endpoint) (*CompiledEndpoint,
 		return bad("issue is the action of issuing a token and takes no endpoint")
 	}
 	ep.Method = strings.ToUpper(ep.Method)
-	if !methods[ep.Method] {
+	if methodNumber(ep.Method) < 0 {
 		return bad("the method is none of GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS")
 	}
 	p, err := parsePattern(ep.Path)
@@ -324,7 +289,7 @@ func (c *Compiled) compileEndpoint(name string, ep Endpoint) (*CompiledEndpoint,
 	if wrong := c.checkBodyAuth(&ep); wrong != "" {
 		return bad("%s", wrong)
 	}
-	if c.pathSecret && slices.Contains(p.params(), "secret") {
+	if c.pathSecret && slices.Contains(pathParams(ep.Path), "secret") {
 		return bad("the path has the parameter {secret}; the service's secret stands in baseUrl")
 	}
 	headers, wrong := checkHeaders(ep.Headers, c.authHeaders)
@@ -332,22 +297,8 @@ func (c *Compiled) compileEndpoint(name string, ep Endpoint) (*CompiledEndpoint,
 		return bad("%s", wrong)
 	}
 	ep.Headers = headers
-	together := maps.Clone(c.Headers)
-	maps.Copy(together, headers)
-
-	keys := make([]string, len(p))
-	for i, s := range p {
-		keys[i] = s.key()
-	}
-	return &CompiledEndpoint{
-		Endpoint:       ep,
-		Name:           name,
-		DefaultHeaders: together,
-		svc:            c,
-		pattern:        p,
-		shape:          ep.Method + " " + strings.Join(keys, "/"),
-		allowed:        c.allows(name),
-	}, nil
+	*into = CompiledEndpoint{EndpointDetails: x.share(c.detailsOf(&ep)), Name: name, Path: ep.Path, svc: c}
+	return p, ep.Method + " " + p.key(), nil
 }
 
 // allows says whether an action is in allowedActions.
@@ -355,16 +306,36 @@ func (c *Compiled) allows(action string) bool {
 	if c.anyAction {
 		return true
 	}
-	_, ok := c.actions[action]
-	return ok
+	if e := c.Endpoint(action); e != nil {
+		return e.allowed
+	}
+	return slices.Contains(c.AllowedActions, action)
 }
 
-// Actions returns the names of the service's endpoints, sorted. The caller
-// must not change it.
-func (c *Compiled) Actions() []string { return c.names }
+// Actions returns the names of the service's endpoints, sorted.
+func (c *Compiled) Actions() []string {
+	names := make([]string, len(c.endpoints))
+	for i := range names {
+		names[i] = c.endpoints[i].Name
+	}
+	return names
+}
 
 // Endpoint returns the endpoint of an action, or nil.
-func (c *Compiled) Endpoint(action string) *CompiledEndpoint { return c.endpoints[action] }
+func (c *Compiled) Endpoint(action string) *CompiledEndpoint {
+	n := len(c.actions) / tableEntrySize
+	h := hash(action)
+	for i := tableSeek(c.actions, 0, n, h); i < n; i++ {
+		e := tableAt(c.actions, 0, i)
+		if e.hash != h {
+			break
+		}
+		if found := &c.endpoints[e.value]; found.Name == action {
+			return found
+		}
+	}
+	return nil
+}
 
 // Upstream returns the URL of an escaped path under the service's baseUrl,
 // without a query.
@@ -385,8 +356,7 @@ func (c *Compiled) Reserved(param string) bool {
 	if len(c.reserved) == 0 {
 		return false
 	}
-	_, ok := c.reserved[reservedKey(param)]
-	return ok
+	return c.reserved.has(reservedKey(param))
 }
 
 // reservedKey folds the spellings of a parameter that some server reads as
@@ -408,21 +378,7 @@ func reservedKey(param string) string {
 // reserve marks the names of parameters that carry the service's credential.
 func (c *Compiled) reserve(params ...string) {
 	for _, p := range params {
-		c.reserved[reservedKey(p)] = struct{}{}
+		c.reserved = append(c.reserved, reservedKey(p))
 	}
-}
-
-// Service returns the service of the endpoint.
-func (e *CompiledEndpoint) Service() *Compiled { return e.svc }
-
-// Alternatives returns all endpoints with the same method and shape of path
-// as e, e itself among them, by name. An older name of an action is one.
-func (e *CompiledEndpoint) Alternatives() []*CompiledEndpoint { return e.same }
-
-func set(list []string) map[string]struct{} {
-	m := make(map[string]struct{}, len(list))
-	for _, s := range list {
-		m[s] = struct{}{}
-	}
-	return m
+	c.reserved = newNameSet(c.reserved)
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -28,7 +29,9 @@ type segment struct {
 	names []string
 }
 
-// pattern is the path of an endpoint, cut at its slashes.
+// pattern is the path of an endpoint, cut at its slashes. It is there while a
+// service is compiled; then the index has what is matched, and the rest is
+// read from the path (pathtext.go).
 type pattern []segment
 
 // starParam is the parameter of vault.call that a subtree endpoint takes.
@@ -165,6 +168,15 @@ func (s segment) key() string {
 	return strings.Join(s.lits, "{}")
 }
 
+// key is the shape of a pattern: equal for two that match the same.
+func (p pattern) key() string {
+	keys := make([]string, len(p))
+	for i, s := range p {
+		keys[i] = s.key()
+	}
+	return strings.Join(keys, "/")
+}
+
 // litLen is how much text a segment has; more text is more specific.
 func (s segment) litLen() int {
 	n := 0
@@ -185,32 +197,26 @@ func (s segment) compare(o segment) int {
 	return strings.Compare(s.key(), o.key())
 }
 
-// match says whether one escaped piece of a path matches the segment, which
-// is not a multi or a subtree. A parameter takes at least one byte.
-func (s segment) match(piece string) bool {
-	switch s.kind {
-	case literal:
-		return piece == s.lits[0]
-	case single:
-		return piece != ""
-	}
-	first, last := s.lits[0], s.lits[len(s.lits)-1]
-	if len(piece) < len(first)+len(last)+1 || !strings.HasPrefix(piece, first) || !strings.HasSuffix(piece, last) {
-		return false
-	}
-	piece = piece[len(first) : len(piece)-len(last)]
-	// Taking each text between parameters at its first place leaves the
-	// most for the rest, so it finds a match if there is one.
-	for _, lit := range s.lits[1 : len(s.lits)-1] {
-		i := strings.Index(piece[1:], lit)
-		if i < 0 {
-			return false
+// compare orders two patterns, the more specific first.
+func (p pattern) compare(o pattern) int {
+	for i := range min(len(p), len(o)) {
+		if p[i].kind == multi && o[i].kind == multi {
+			return compareTails(p[i+1:], o[i+1:])
 		}
-		if piece = piece[1+i+len(lit):]; piece == "" {
-			return false
+		if d := p[i].compare(o[i]); d != 0 {
+			return d
 		}
 	}
-	return true
+	return len(p) - len(o)
+}
+
+// compareTails orders what stands behind a {name...}: longer is more
+// specific, then the segments decide.
+func compareTails(a, b pattern) int {
+	if len(a) != len(b) {
+		return len(b) - len(a)
+	}
+	return slices.CompareFunc(a, b, segment.compare)
 }
 
 // decoded returns the pattern with its texts percent-decoded, to be matched
@@ -226,13 +232,4 @@ func (p pattern) decoded() pattern {
 		out[i] = s
 	}
 	return out
-}
-
-// params returns the names of the pattern's parameters.
-func (p pattern) params() []string {
-	var names []string
-	for _, s := range p {
-		names = append(names, s.names...)
-	}
-	return names
 }

@@ -85,31 +85,32 @@ func (e *CompiledEndpoint) Plan(params []byte) (Plan, *refusal.Refusal) {
 // the baseUrl, and the parameters left over.
 func (e *CompiledEndpoint) path(members []member) (string, []member, *refusal.Refusal) {
 	b := make([]byte, 0, 2*len(e.Path)+32)
-	for _, seg := range e.pattern {
+	for seg := range strings.SplitSeq(e.Path[1:], "/") {
 		b = append(b, '/')
-		if seg.kind == subtree || seg.kind == multi {
-			value, r := e.take(members, seg.names[0])
+		if name, k, ok := several(seg); ok {
+			value, r := e.take(members, name)
 			if r != nil {
 				return "", nil, r
 			}
-			if b, r = appendPieces(b, seg, value); r != nil {
+			if b, r = appendPieces(b, name, k, value); r != nil {
 				return "", nil, r
 			}
 			continue
 		}
-		for i, lit := range seg.lits {
+		for {
+			lit, name, rest, ok := cutParam(seg)
 			b = append(b, lit...)
-			if i == len(seg.names) {
+			if !ok {
 				break
 			}
-			value, r := e.take(members, seg.names[i])
+			value, r := e.take(members, name)
 			if r != nil {
 				return "", nil, r
 			}
 			if value == "" {
-				return "", nil, paramInvalid(seg.names[i], "is empty")
+				return "", nil, paramInvalid(name, "is empty")
 			}
-			b = appendEscaped(b, value)
+			b, seg = appendEscaped(b, value), rest
 		}
 	}
 	if len(b) > maxPath {
@@ -124,13 +125,13 @@ func (e *CompiledEndpoint) path(members []member) (string, []member, *refusal.Re
 
 // appendPieces appends the value of a {name...} or *, each piece between
 // slashes escaped. Only a subtree may be empty.
-func appendPieces(b []byte, seg segment, value string) ([]byte, *refusal.Refusal) {
-	if value == "" && seg.kind == subtree {
+func appendPieces(b []byte, name string, k kind, value string) ([]byte, *refusal.Refusal) {
+	if value == "" && k == subtree {
 		return b, nil
 	}
 	for i, piece := range strings.Split(value, "/") {
 		if piece == "" {
-			return nil, paramInvalid(seg.names[0], "is empty or has an empty piece between slashes")
+			return nil, paramInvalid(name, "is empty or has an empty piece between slashes")
 		}
 		if i > 0 {
 			b = append(b, '/')
@@ -160,7 +161,7 @@ func (e *CompiledEndpoint) take(members []member, name string) (string, *refusal
 		return value, checkPathValue(name, value)
 	}
 	return "", refusal.New("MISSING_PATH_PARAM:"+safeName(name), "the action %s needs the parameter %s", e.Name, name).
-		WithHint("the path is %s; its parameters are: %s", e.Path, listed(e.pattern.params()))
+		WithHint("the path is %s; its parameters are: %s", e.Path, listed(pathParams(e.Path)))
 }
 
 // checkPathValue refuses a value that could change the shape of the path it
@@ -187,18 +188,22 @@ func checkPathValue(name, value string) *refusal.Refusal {
 // one; what is left is a text around them that makes a dot piece of one, and
 // a value that turns the path into that of a stricter action.
 func (e *CompiledEndpoint) checkPath(path string) *refusal.Refusal {
-	names := e.pattern.params()
-	if len(names) == 0 {
-		return nil
+	if strings.IndexByte(e.Path, '{') < 0 && !strings.HasSuffix(e.Path, "/*") {
+		return nil // it has no parameter
 	}
 	if hasDotPiece(unescapeLenient(path)) {
-		return paramInvalid(names[0], `makes a piece "." or ".." of the path`)
+		return paramInvalid(pathParams(e.Path)[0], `makes a piece "." or ".." of the path`)
 	}
-	other := e.svc.otherReading(e, path)
-	if found := e.svc.index.find(e.Method, path); found != nil && found[0].stricterThan(e) {
-		other = found[0]
+	if !e.outdone {
+		return nil
+	}
+	method := methodNumber(e.Method)
+	other := e.svc.otherReading(e, method, path)
+	if found := e.svc.find(method, path); found != nil && found.stricterThan(e) {
+		other = found
 	}
 	if other != nil {
+		names := pathParams(e.Path)
 		return paramInvalid(names[len(names)-1], "makes the path of the action %s", other.Name).
 			WithHint("call the action %s, which needs the scope %s", other.Name, listed(other.RequiredScope))
 	}
