@@ -54,6 +54,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //			publish_for  <duration>
 //		}
 //		agents {
+//			certificates san_uri|san_dns|san_email|cn <pattern> [<agentId>]
 //			keys     on|off
 //			issuer   <url> {
 //				audience    <name...>
@@ -138,43 +139,6 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = a.Audit.unmarshalCaddyfile(d)
 		default:
 			err = d.Errf("unknown setting %q of vault", setting)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (a *Agents) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		setting := d.Val()
-		if seen[setting] && setting != "issuer" {
-			return d.Errf("%s is given twice", setting)
-		}
-		seen[setting] = true
-		var err error
-		switch setting {
-		case "issuer":
-			err = a.addIssuer(d)
-		case "keys":
-			if err = oneArg(d, &a.Keys); err == nil && a.Keys != "on" && a.Keys != "off" {
-				err = d.Errf("keys is on or off, not %q", a.Keys)
-			}
-		case "identity":
-			err = oneArg(d, &a.Identity)
-		case "trust":
-			if err = oneArg(d, &a.Trust); err == nil {
-				if _, bad := a.identifier(); bad != nil {
-					err = d.WrapErr(bad)
-				}
-			}
-		default:
-			err = d.Errf("unknown setting %q of agents", setting)
 		}
 		if err != nil {
 			return err

@@ -156,53 +156,8 @@ func (h *Handler) logCause(_ *http.Request, r *refusal.Refusal) {
 	log("request refused", zap.String("code", r.Code), zap.Error(r.Cause))
 }
 
-// identifier builds the means by which agents are known.
-func (a *Agents) identifier() (handlers.Identifier, error) {
-	id := handlers.Identifier{Trust: handlers.TrustLoopback}
-	if a == nil {
-		id.Means = []handlers.Means{handlers.Keys{}}
-		return id, nil
-	}
-	switch a.Keys {
-	case "", "on":
-		id.Means = append(id.Means, handlers.Keys{})
-	case "off":
-		id.Means = append(id.Means, handlers.NoKeys{})
-	default:
-		return id, fmt.Errorf("agents: keys is on or off, not %q", a.Keys)
-	}
-	switch a.Trust {
-	case "", "loopback":
-	case "none":
-		id.Trust = handlers.TrustNone
-	case "all":
-		id.Trust = handlers.TrustAll
-	default:
-		return id, fmt.Errorf("agents: trust is loopback, none or all, not %q", a.Trust)
-	}
-	if a.Identity != "" {
-		id.Means = append(id.Means, placeholderIdentity(a.Identity))
-	}
-	return id, nil
-}
-
-// placeholderIdentity is the agent that authentication in front of the vault
-// has put into a placeholder.
-type placeholderIdentity string
-
-// Agent implements handlers.Means.
-func (p placeholderIdentity) Agent(ask handlers.Asker) (handlers.Identity, bool, *refusal.Refusal) {
-	repl, ok := ask.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
-		return handlers.Identity{}, false, nil
-	}
-	agent := repl.ReplaceAll(string(p), "")
-	return handlers.Identity{Agent: agent}, agent != "", nil
-}
-
 // Interface guards.
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
-	_ handlers.Means              = placeholderIdentity("")
 )

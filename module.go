@@ -134,27 +134,6 @@ type App struct {
 	mu     sync.Mutex
 }
 
-// Agents says how the vault knows who is asking for a token. The means are
-// tried in the order of the fields.
-type Agents struct {
-	// Whether agents may prove who they are with a key that
-	// `vault.admin.addAgent` has made: `on` or `off`. Default: `on`.
-	Keys string `json:"keys,omitempty"`
-
-	// Whose JWTs say who an agent is. Default: nobody's.
-	Issuers []Issuer `json:"issuers,omitempty"`
-
-	// A placeholder that names the agent, set by authentication in front of
-	// the vault: `{http.auth.user.id}` behind `basic_auth` or
-	// `forward_auth`, `{http.request.tls.client.san.dns_names.0}` with client
-	// certificates. An empty value means that it does not say. Default: none.
-	Identity string `json:"identity,omitempty"`
-
-	// Who is believed without proof: `loopback` for processes on this
-	// machine, `none`, or `all`. Default: `loopback`.
-	Trust string `json:"trust,omitempty"`
-}
-
 // CaddyModule returns the Caddy module information.
 func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{

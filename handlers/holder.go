@@ -18,8 +18,8 @@ func (rq *request) Holder() vault.Holder {
 	scheme := "http://"
 	if rq.TLS != nil {
 		scheme = "https://"
-		if len(rq.TLS.VerifiedChains) > 0 && len(rq.TLS.PeerCertificates) > 0 {
-			sum := sha256.Sum256(rq.TLS.PeerCertificates[0].Raw)
+		if cert, err := clientCertificate(rq.TLS, rq.vault.Now()); cert != nil && err == nil {
+			sum := sha256.Sum256(cert.Raw)
 			h.Certificate = base64.RawURLEncoding.EncodeToString(sum[:])
 		}
 	}

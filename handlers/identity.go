@@ -24,6 +24,10 @@ type Asker struct {
 	*http.Request
 	Vault  *vault.Vault
 	Caller vault.Caller
+
+	// Offered is set if the bearer is what the caller wants to be known by. A
+	// client certificate has to say the same then, and does not do alone.
+	Offered bool
 }
 
 // Bearer returns the credential of the one Authorization header, "" if there is
@@ -67,6 +71,7 @@ type Identifier struct {
 // identify returns the authenticated agent, or whether the caller's own word
 // is taken.
 func (id Identifier) identify(ask Asker, local bool) (who Identity, trusted bool, refused *refusal.Refusal) {
+	certified := ""
 	for _, m := range id.Means {
 		who, present, refused := m.Agent(ask)
 		if refused != nil {
@@ -74,6 +79,13 @@ func (id Identifier) identify(ask Asker, local bool) (who Identity, trusted bool
 		}
 		if !present {
 			continue
+		}
+		if _, ok := m.(Certificates); ok && ask.Offered {
+			certified = who.Agent
+			continue
+		}
+		if certified != "" && certified != who.Agent {
+			return Identity{}, false, refusal.New("AGENT_MISMATCH", "the client certificate is another agent's than what was sent")
 		}
 		if !policy.ValidAgent(who.Agent) {
 			return Identity{}, false, refusal.New("AGENT_UNAUTHENTICATED", "what authenticates the caller gives no name that an agent can have").

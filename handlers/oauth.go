@@ -75,7 +75,7 @@ func (rq *request) clientBy(credential, id string) *refusal.Refusal {
 	asked.Header = seen.Header.Clone()
 	asked.Header.Set("Authorization", "Bearer "+credential)
 	rq.Request = asked
-	refused := rq.identify()
+	refused := rq.identifyBy(true)
 	rq.Request = seen
 	if refused != nil {
 		return refused
@@ -288,6 +288,11 @@ func serverMetadata(rq *request, _ []byte) *refusal.Refusal {
 	}
 	at := strings.TrimSuffix(issuer, "/") + "/oauth/"
 	methods := []string{"client_secret_basic", "client_secret_post", "none"}
+	for _, m := range rq.server.Identify.Means {
+		if _, ok := m.(Certificates); ok {
+			methods = append(methods, "tls_client_auth") // RFC 8705, section 2.1
+		}
+	}
 	rq.w.Header().Set("Cache-Control", "public, max-age=300")
 	return rq.answer(struct {
 		Issuer     string   `json:"issuer"`

@@ -16,6 +16,7 @@ var oauthErrors = map[string]string{
 	"AGENT_MISMATCH":                        "invalid_client",
 	"AGENT_KEY_INVALID":                     "invalid_client",
 	"AGENT_TOKEN_INVALID":                   "invalid_client",
+	"CERTIFICATE_INVALID":                   "invalid_client",
 	"ADMIN_UNAUTHORIZED":                    "invalid_client",
 	"POLICY_DENY":                           "unauthorized_client",
 	"AGENT_REVOKED":                         "unauthorized_client",

@@ -201,8 +201,11 @@ func (rq *request) checkType(rt route) *refusal.Refusal {
 }
 
 // identify learns who is calling, for the routes that need a known agent.
-func (rq *request) identify() *refusal.Refusal {
-	who, trusted, refused := rq.server.Identify.identify(Asker{rq.Request, rq.vault, rq.caller}, rq.local())
+func (rq *request) identify() *refusal.Refusal { return rq.identifyBy(false) }
+
+// identifyBy is identify for a bearer that was offered (see Asker).
+func (rq *request) identifyBy(offered bool) *refusal.Refusal {
+	who, trusted, refused := rq.server.Identify.identify(Asker{rq.Request, rq.vault, rq.caller, offered}, rq.local())
 	if refused != nil {
 		return refused
 	}

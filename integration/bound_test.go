@@ -114,10 +114,10 @@ func (s *server) delegateAt(site, token string) string {
 	return out.Token
 }
 
-// TestDPoP binds tokens to keys, over the network.
-func TestDPoP(t *testing.T) {
-	t.Parallel()
-	s := start(t, config{})
+// newProofs makes a key and returns what makes proofs with it (RFC 9449) for
+// requests to URLs that begin with base.
+func newProofs(t testing.TB, base string) func(method, path, token string) edit {
+	t.Helper()
 	pub, priv, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -129,8 +129,8 @@ func TestDPoP(t *testing.T) {
 		}
 		return base64.RawURLEncoding.EncodeToString(b)
 	}
-	proof := func(method, path, token string) edit {
-		claims := map[string]any{"jti": uuid.NewString(), "htm": method, "htu": s.base + path, "iat": time.Now().Unix()}
+	return func(method, path, token string) edit {
+		claims := map[string]any{"jti": uuid.NewString(), "htm": method, "htu": base + path, "iat": time.Now().Unix()}
 		if token != "" {
 			sum := sha256.Sum256([]byte(token))
 			claims["ath"] = base64.RawURLEncoding.EncodeToString(sum[:])
@@ -138,6 +138,13 @@ func TestDPoP(t *testing.T) {
 		text := part(map[string]any{"typ": "dpop+jwt", "alg": "EdDSA", "jwk": map[string]string{"kty": "OKP", "crv": "Ed25519", "x": base64.RawURLEncoding.EncodeToString(pub)}}) + "." + part(claims)
 		return header("DPoP", text+"."+base64.RawURLEncoding.EncodeToString(ed25519.Sign(priv, []byte(text))))
 	}
+}
+
+// TestDPoP binds tokens to keys, over the network.
+func TestDPoP(t *testing.T) {
+	t.Parallel()
+	s := start(t, config{})
+	proof := newProofs(t, s.base)
 	var got struct {
 		issued
 		TokenType string `json:"tokenType"`

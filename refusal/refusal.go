@@ -126,6 +126,7 @@ var statuses = map[string]int{
 	"AGENT_KEY_INVALID":      http.StatusUnauthorized,
 	"AGENT_TOKEN_INVALID":    http.StatusUnauthorized,
 	"AGENT_UNAUTHENTICATED":  http.StatusUnauthorized,
+	"CERTIFICATE_INVALID":    http.StatusUnauthorized,
 
 	"POLICY_DENY":                           http.StatusForbidden,
 	"INVALID_SCOPE":                         http.StatusForbidden,

@@ -264,6 +264,9 @@ func (st *State) Close() error {
 	)
 }
 
+// Now is the vault's clock.
+func (st *State) Now() time.Time { return st.now() }
+
 // Audit returns the audit log.
 func (st *State) Audit() *audit.Log { return st.audit }
 
