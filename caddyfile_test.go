@@ -43,6 +43,8 @@ func TestCaddyfileAdapts(t *testing.T) {
 				publish_for 1h
 			}
 			agents {
+				certificates san_uri spiffe://corp/agents/*
+				certificates cn build builder
 				identity {http.auth.user.id}
 				trust none
 			}
@@ -79,7 +81,7 @@ func TestCaddyfileAdapts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"admin_token":"{env.A}","agents":{"identity":"{http.auth.user.id}","trust":"none"},` +
+	want := `{"admin_token":"{env.A}","agents":{"certificates":[{"field":"san_uri","pattern":"spiffe://corp/agents/*"},{"agent_id":"builder","field":"cn","pattern":"build"}],"identity":"{http.auth.user.id}","trust":"none"},` +
 		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","audit":{"checkpoint_every":"2s","checkpoint_url":"https://w.example.com/a","durability":"async","keep":["90d","10GiB"],"mirror":"audit.mirror","on_full":"refuse","segment_size":1048576},"data_dir":"./data","dpop_nonce":true,` +
 		`"encryption_key":"{file./run/secrets/k}","issuer":"i","revocations_keep":86400000000000,"services_dir":"./services",` +
 		`"signing":{"algorithm":"ES256","publish_for":3600000000000,"rotate_every":2592000000000000},"signing_key":"{env.K}","templates_dir":"./templates","token_ttl":300000000000,"token_ttl_max":600000000000}`
@@ -135,6 +137,11 @@ func TestCaddyfileRefuses(t *testing.T) {
 		{"a guard of a scope that is none", ":80 {\nvault_auth a \"x y\"\n}", "cannot be a scope"},
 		{"a block in a guard", ":80 {\nvault_auth a b {\nc\n}\n}", "unexpected block"},
 		{"unknown agents setting", app("agents {\nkey on\n}"), `unknown setting "key" of agents`},
+		{"certificate field", app("agents {\ncertificates ip 10.0.0.1\n}"), `san_uri, san_dns, san_email or cn`},
+		{"certificate pattern", app("agents {\ncertificates san_uri spiffe://*/x\n}"), `may not stand for a host`},
+		{"certificate rule twice", app("agents {\ncertificates cn a\ncertificates cn a b\n}"), `given twice`},
+		{"certificate rule, short", app("agents {\ncertificates cn\n}"), `wrong argument count`},
+		{"certificate rule, long", app("agents {\ncertificates cn a b c\n}"), `wrong argument count`},
 		{"agent keys", app("agents {\nkeys maybe\n}"), `not "maybe"`},
 		{"agent keys without on or off", app("agents {\nkeys\n}"), `wrong argument count`},
 		{"unknown durability", app("audit {\ndurability maybe\n}"), `not "maybe"`},

@@ -364,7 +364,9 @@ func TestHostileCertificates(t *testing.T) {
 		{"for mail only", edited(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageEmailProtection} })},
 		{"issued by an agent", byLeaf},
 		{"an issuer that has expired", chained(middle(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }))},
-		{"an issuer for other domains", chained(middle(func(c *x509.Certificate) { c.PermittedURIDomains, c.PermittedDNSDomainsCritical = []string{"other"}, true }))},
+		{"an issuer for other domains", chained(middle(func(c *x509.Certificate) {
+			c.PermittedURIDomains, c.PermittedDNSDomainsCritical = []string{"other"}, true
+		}))},
 		{"an issuer for servers only", chained(middle(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }))},
 		{"something critical that nobody knows", edited(func(c *x509.Certificate) {
 			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Critical: true, Value: []byte{5, 0}})
@@ -493,10 +495,14 @@ func TestBindingDemanded(t *testing.T) {
 	for _, other := range [][]tls.Certificate{{again}, {steve}, nil} {
 		s.as(other...)
 		refused(bound)
-		s.refused(t, refusal{path: s.given + "/vault.call", event: "proxy.call", status: 401, code: "TOKEN_BINDING_REQUIRED",
-			body: `{"token":"` + bound + `","service":"github","action":"repo.get","params":{"owner":"o","repo":"r"}}`})
-		s.refused(t, refusal{path: s.given + "/vault.delegateToken", event: "token.delegate", status: 401, code: map[bool]string{true: "TOKEN_BINDING_REQUIRED", false: "AGENT_UNAUTHENTICATED"}[other != nil],
-			body: `{"token":"` + bound + `"}`})
+		s.refused(t, refusal{
+			path: s.given + "/vault.call", event: "proxy.call", status: 401, code: "TOKEN_BINDING_REQUIRED",
+			body: `{"token":"` + bound + `","service":"github","action":"repo.get","params":{"owner":"o","repo":"r"}}`,
+		})
+		s.refused(t, refusal{
+			path: s.given + "/vault.delegateToken", event: "token.delegate", status: 401, code: map[bool]string{true: "TOKEN_BINDING_REQUIRED", false: "AGENT_UNAUTHENTICATED"}[other != nil],
+			body: `{"token":"` + bound + `"}`,
+		})
 	}
 	s.as()
 	plain := call

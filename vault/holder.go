@@ -166,8 +166,13 @@ func proofInvalid(detail string, args ...any) *refusal.Refusal {
 		WithChallenge(`DPoP error="invalid_dpop_proof", algs="` + token.ProofAlgorithms + `"`)
 }
 
-// checkHolder checks that a request shows what its token is bound to.
+// checkHolder checks that a request shows what its token is bound to, and that
+// this is what the agent's record demands now.
 func (v *Vault) checkHolder(t *token.Verified, raw string, src HolderSource) *refusal.Refusal {
+	if a := v.agents.get(t.Subject); a != nil && !bindingHolds(a.Binding, t.Bound) {
+		return bindingRequired("the token is not bound as its agent's tokens have to be now").
+			WithHint("ask for a new token, with what to bind it to: %s", a.Binding).WithChallenge(`Bearer error="invalid_token"`)
+	}
 	if t.Bound == nil {
 		if src != nil && src.SaysDPoP() {
 			return refusal.New("TOKEN_INVALID", "the token is not bound to a DPoP key").

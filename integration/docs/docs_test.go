@@ -180,6 +180,9 @@ var (
 )
 
 func TestLinksAndCaddyfiles(t *testing.T) {
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	writeCA(t, ca)
+	t.Setenv("AGENT_CA", ca)
 	for _, page := range pages(t) {
 		b, err := os.ReadFile(page)
 		if err != nil {
