@@ -235,10 +235,10 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := t.Transport.RoundTrip(out)
 	attempt.done()
 	c.result.Sent, c.result.Latency = start, time.Since(start)
+	c.result.Redactions = c.hints
 	if err != nil {
 		return nil, causeOr(ctx, err)
 	}
-	c.result.Redactions = c.hints
 	if c.hints > 0 && t.block {
 		res.Body.Close()
 		return nil, blocked()
