@@ -41,6 +41,9 @@ func (t *transport) answer(ctx context.Context, res *http.Response, c *call, sec
 	}
 	if secrets == nil || !secrets.Active() {
 		body.r = source
+		if hasBody && c.pumps {
+			body.pump = newPump(res, c.client)
+		}
 		return nil
 	}
 	hits := scrubHeader(res.Header, secrets)
@@ -99,6 +102,9 @@ func (t *transport) answer(ctx context.Context, res *http.Response, c *call, sec
 		body.scrub.Block()
 	}
 	body.r = body.scrub
+	if c.pumps {
+		body.pump = newPump(res, c.client)
+	}
 	return nil
 }
 
@@ -162,11 +168,15 @@ type answerBody struct {
 
 	over  bool // the source has ended
 	ended bool
+
+	pump  *pump  // nil if the proxy copies the body
+	left  []byte // what a client did not take of it
+	after error  // what comes after that
 }
 
-// Read passes on what the scrubber has decided. When the source has ended it
+// next returns what the scrubber has decided. When the source has ended it
 // tells so before the last bytes are handed over.
-func (b *answerBody) Read(p []byte) (int, error) {
+func (b *answerBody) next(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if (b.over || err != nil) && !b.ended {
 		b.ended = true

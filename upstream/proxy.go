@@ -80,7 +80,7 @@ func (p *Proxy) Do(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 	}
 	defer s.release()
 
-	c := &call{out: out, result: result, client: w, from: r, noLength: out.Method == http.MethodHead && r.Method != http.MethodHead}
+	c := &call{out: out, result: result, client: w, from: r, pumps: s.handler.FlushInterval == 0 && !out.Upgrade, noLength: out.Method == http.MethodHead && r.Method != http.MethodHead}
 	if out.Cut == nil {
 		ctx, out.Cut = context.WithCancelCause(ctx)
 		defer out.Cut(nil)

@@ -148,6 +148,7 @@ type call struct {
 	room  [1]vault.Credential // for what Authorize returns
 
 	streaming bool // counted in streams
+	pumps     bool // nothing of the service's says how the answer is copied
 	hints     int  // secrets found in 1xx answers
 
 	// noLength says that the length in the upstream's header is not that of
