@@ -65,7 +65,7 @@ type Record struct {
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 
 	Binding  Binding `json:"binding,omitempty"`
-	Disabled bool    `json:"disabled,omitempty"`
+	Disabled bool    `json:"disabled,omitzero"`
 
 	// Keys that the agent may prove itself with, the newest first.
 	Keys []Key `json:"keys,omitempty"`

@@ -66,8 +66,8 @@ const longHelp = `Commands for a vault.
 
 Of a running vault (VAULT_URL, default http://127.0.0.1:8787): health, token,
 call, delegate, introspect, revoke and audit for agents; services, templates,
-secrets, revocations, unrevoke and keys for administrators. Without a vault
-running: init, import, doctor.
+secrets, agents, revocations, unrevoke and keys for administrators. Without a
+vault running: init, import, doctor.
 
 A token is had and used like this:
 
@@ -98,7 +98,7 @@ func (t *terminal) setup(cmd *cobra.Command) {
 	t.group(cmd,
 		t.initCommand(), t.importCommand(), t.doctorCommand(),
 		t.healthCommand(), t.tokenCommand(), t.callCommand(), t.delegateCommand(), t.introspectCommand(), t.revokeCommand(), t.auditCommand(),
-		t.servicesCommand(), t.templatesCommand(), t.secretsCommand(), t.revocationsCommand(), t.unrevokeCommand(),
+		t.servicesCommand(), t.templatesCommand(), t.secretsCommand(), t.agentsCommand(), t.revocationsCommand(), t.unrevokeCommand(),
 		t.keysCommand(),
 	)
 }

@@ -74,8 +74,39 @@ func checkConfig(r *report, config node) {
 	if !served {
 		r.problem("no site serves the vault: add the directive vault to one")
 	}
-	if app != nil && app.at("agents").text("identity") == "" && served && app.at("agents").text("trust") == "none" {
-		r.warn("agents trust none and no identity: nobody can get a token")
+	if agents := app.at("agents"); served && agents != nil {
+		checkAgents(r, agents, servers)
+	}
+}
+
+// checkAgents looks at how agents are known.
+func checkAgents(r *report, agents, servers node) {
+	certificates := len(agents.list("certificates")) > 0
+	if agents.text("trust") == "none" && agents.text("keys") == "off" && agents.text("identity") == "" && !certificates && len(agents.list("issuers")) == 0 {
+		r.warn("agents trust none, and no other means makes one known: nobody can get a token")
+	}
+	if !certificates {
+		return
+	}
+	asked := false
+	for _, name := range sortedKeys(servers) {
+		server := servers.at(name)
+		if !servesVault(server) {
+			continue
+		}
+		each(server["tls_connection_policies"], func(policy node) {
+			auth := policy.at("client_authentication")
+			if auth == nil {
+				return
+			}
+			asked = true
+			if mode := auth.text("mode"); mode == "request" || mode == "require" {
+				r.problem("server %s: client_auth mode %s verifies no certificate, and agents are to be known by theirs: all that show one are refused", name, mode)
+			}
+		})
+	}
+	if !asked {
+		r.warn("agents are to be known by certificates, and no site of the vault asks for one (client_auth)")
 	}
 }
 

@@ -19,6 +19,7 @@ func TestDoctorOnConfigurations(t *testing.T) {
 		}
 		return strings.Replace(goodConfig, old, with, 1)
 	}
+	const certificates = `"agents":{"trust":"none","keys":"off","certificates":[{"field":"cn","pattern":"*"}]},"signing_key"`
 	const admin = `"admin":{"listen":"unix/./x.sock|0600"},`
 	for name, tc := range map[string]struct {
 		config   string
@@ -32,6 +33,11 @@ func TestDoctorOnConfigurations(t *testing.T) {
 		"admin socket open":     {replace("|0600", "|0666"), []string{"mode 0666"}, nil},
 		"literal":               {replace("{env.K}", "literal-CANARY"), []string{"signing_key holds a secret"}, nil},
 		"trust all":             {replace(`"signing_key"`, `"agents":{"trust":"all"},"signing_key"`), []string{"trust all"}, nil},
+		"trust none, keys":      {replace(`"signing_key"`, `"agents":{"trust":"none"},"signing_key"`), nil, nil},
+		"trust none, no means":  {replace(`"signing_key"`, `"agents":{"trust":"none","keys":"off"},"signing_key"`), nil, []string{"nobody can get a token"}},
+		"certificates":          {strings.Replace(replace(`"signing_key"`, certificates), `"listen":["127.0.0.1:8787"`, `"tls_connection_policies":[{"client_authentication":{"mode":"verify_if_given"}}],"listen":["127.0.0.1:8787"`, 1), nil, nil},
+		"no certificates":       {replace(`"signing_key"`, certificates), nil, []string{"no site of the vault asks for one"}},
+		"any certificates":      {strings.Replace(replace(`"signing_key"`, certificates), `"listen":["127.0.0.1:8787"`, `"tls_connection_policies":[{"client_authentication":{"mode":"require"}}],"listen":["127.0.0.1:8787"`, 1), []string{"verifies no certificate"}, nil},
 		"every address":         {replace("127.0.0.1:8787", ":8787"), []string{":8787 is open to other machines without TLS"}, nil},
 		"private address":       {replace("127.0.0.1:8787", "10.0.0.1:8787"), []string{"without TLS"}, nil},
 		"TLS policy":            {replace(`"listen":["127.0.0.1:8787"`, `"tls_connection_policies":[{}],"listen":[":8443"`), nil, []string{"admin routes"}},

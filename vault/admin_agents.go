@@ -20,13 +20,13 @@ const maxOverlap = 30 * 24 * time.Hour
 type AgentInfo struct {
 	AgentID   string         `json:"agentId"`
 	Groups    []string       `json:"groups"`
-	ExpiresAt int64          `json:"expiresAt,omitempty"` // milliseconds
+	ExpiresAt int64          `json:"expiresAt,omitzero"` // milliseconds
 	Binding   string         `json:"binding,omitempty"`
 	Disabled  bool           `json:"disabled"`
 	Keys      []AgentKeyInfo `json:"keys"`
-	CreatedAt int64          `json:"createdAt,omitempty"` // milliseconds
-	UpdatedAt int64          `json:"updatedAt,omitempty"` // milliseconds
-	LastUse   int64          `json:"lastUse,omitempty"`   // milliseconds
+	CreatedAt int64          `json:"createdAt,omitzero"` // milliseconds
+	UpdatedAt int64          `json:"updatedAt,omitzero"` // milliseconds
+	LastUse   int64          `json:"lastUse,omitzero"`   // milliseconds
 
 	// Error says why a newer version of the agent's file is not in use.
 	Error string `json:"error,omitempty"`
@@ -35,8 +35,8 @@ type AgentInfo struct {
 // AgentKeyInfo is what may be said of a key.
 type AgentKeyInfo struct {
 	ID        string `json:"id"`
-	CreatedAt int64  `json:"createdAt,omitempty"` // milliseconds
-	Until     int64  `json:"until,omitempty"`     // milliseconds
+	CreatedAt int64  `json:"createdAt,omitzero"` // milliseconds
+	Until     int64  `json:"until,omitzero"`     // milliseconds
 }
 
 // AgentChange is what addAgent sets and updateAgent changes; nil leaves a field

@@ -119,8 +119,8 @@ type RevocationInfo struct {
 	ID      string `json:"id"`
 	Owner   string `json:"owner,omitempty"` // the agent it holds for, if not for all
 	Reason  string `json:"reason"`
-	Since   int64  `json:"since"`             // milliseconds
-	Expires int64  `json:"expires,omitempty"` // milliseconds, 0 for never
+	Since   int64  `json:"since"`            // milliseconds
+	Expires int64  `json:"expires,omitzero"` // milliseconds, 0 for never
 }
 
 // ListRevocations returns what is revoked now.
