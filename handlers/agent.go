@@ -54,24 +54,27 @@ func jwks(rq *request, _ []byte) *refusal.Refusal {
 	return nil
 }
 
+// issueBody is the body of vault.issueToken.
+type issueBody struct {
+	Service   string         `json:"service"`
+	Scope     []string       `json:"scope"`
+	TTL       jsontext.Value `json:"ttl"`
+	AgentID   string         `json:"agentId"`
+	SessionID string         `json:"sessionId"`
+	TaskID    string         `json:"taskId"`
+	SkillID   string         `json:"skillId"`
+	Tool      string         `json:"tool"`
+	Bind      string         `json:"bind"`
+	limits
+}
+
 // issueToken answers POST /vault.issueToken.
 func issueToken(rq *request, body []byte) *refusal.Refusal {
-	var in struct {
-		Service   string         `json:"service"`
-		Scope     []string       `json:"scope"`
-		TTL       jsontext.Value `json:"ttl"`
-		AgentID   string         `json:"agentId"`
-		SessionID string         `json:"sessionId"`
-		TaskID    string         `json:"taskId"`
-		SkillID   string         `json:"skillId"`
-		Tool      string         `json:"tool"`
-		Bind      string         `json:"bind"`
-		limits
-	}
+	var in issueBody
 	if refused := rq.identify(); refused != nil {
 		return refused
 	}
-	if refused := decode(body, &in, false); refused != nil {
+	if refused := readIssue(body, &in); refused != nil {
 		return refused
 	}
 	req := vault.IssueRequest{
@@ -96,22 +99,27 @@ func issueToken(rq *request, body []byte) *refusal.Refusal {
 	return rq.answer(res)
 }
 
+// callBody is the body of vault.call.
+type callBody struct {
+	Token   string         `json:"token"`
+	Service string         `json:"service"`
+	Action  string         `json:"action"`
+	Params  jsontext.Value `json:"params"`
+	Context callContext    `json:"context"`
+}
+
+// callContext is what a call says of itself; nil is not said.
+type callContext struct {
+	AgentID   *string `json:"agentId"`
+	SessionID *string `json:"sessionId"`
+	TaskID    *string `json:"taskId"`
+	SkillID   *string `json:"skillId"`
+}
+
 // call answers POST /vault.call.
 func call(rq *request, body []byte) *refusal.Refusal {
-	type context struct {
-		AgentID   *string `json:"agentId"`
-		SessionID *string `json:"sessionId"`
-		TaskID    *string `json:"taskId"`
-		SkillID   *string `json:"skillId"`
-	}
-	var in struct {
-		Token   string         `json:"token"`
-		Service string         `json:"service"`
-		Action  string         `json:"action"`
-		Params  jsontext.Value `json:"params"`
-		Context *context       `json:"context"`
-	}
-	if refused := decode(body, &in, false); refused != nil {
+	var in callBody
+	if refused := readCall(body, &in); refused != nil {
 		return refused
 	}
 	raw, refused := bearer(rq.Header["Authorization"], in.Token)
@@ -122,7 +130,7 @@ func call(rq *request, body []byte) *refusal.Refusal {
 	if in.Params != nil && in.Params.Kind() != 'n' {
 		req.Params = in.Params
 	}
-	if c := in.Context; c != nil {
+	if c := in.Context; c != (callContext{}) {
 		req.Context = make(map[string]string, 4)
 		for name, value := range map[string]*string{"agentId": c.AgentID, "sessionId": c.SessionID, "taskId": c.TaskID, "skillId": c.SkillID} {
 			if value != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -63,17 +64,23 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal.Refusal)
 	if r.ContentLength > maxBody {
 		return tooLarge()
 	}
-	var buf bytes.Buffer
-	if r.ContentLength > 0 {
-		buf.Grow(int(r.ContentLength) + bytes.MinRead)
+	// One more than is said, so that the end is seen.
+	body := make([]byte, 0, max(r.ContentLength+1, bytes.MinRead))
+	for {
+		if len(body) == cap(body) {
+			body = slices.Grow(body, min(len(body), maxBody+1-len(body)))
+		}
+		n, err := r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case len(body) > maxBody:
+			return tooLarge()
+		case err == io.EOF:
+			return body, nil
+		case err != nil:
+			return nil, refusal.New("JSON_INVALID", "the body could not be read to its end").WithCause(err)
+		}
 	}
-	if _, err := buf.ReadFrom(io.LimitReader(r.Body, maxBody+1)); err != nil {
-		return nil, refusal.New("JSON_INVALID", "the body could not be read to its end").WithCause(err)
-	}
-	if buf.Len() > maxBody {
-		return tooLarge()
-	}
-	return buf.Bytes(), nil
 }
 
 // decode reads body, one JSON object, into the struct that into points to.

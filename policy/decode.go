@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/caddyvault/caddyvault/internal/plainjson"
 	"github.com/caddyvault/caddyvault/refusal"
 )
 
@@ -55,6 +56,17 @@ func (d *decoder) release() {
 // Duplicate names at any depth, invalid UTF-8, trailing data and nesting
 // beyond maxDepth are errors. The values are slices of data.
 func readObject(data []byte) ([]member, error) {
+	var o plainjson.Object
+	if o.Read(data) {
+		var members []member
+		if plain := o.Members(); len(plain) > 0 {
+			members = make([]member, len(plain))
+			for i, m := range plain {
+				members[i] = member{string(m.Name), m.Value}
+			}
+		}
+		return members, nil
+	}
 	if tooDeep(data) {
 		return nil, errTooDeep
 	}

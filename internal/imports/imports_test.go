@@ -18,7 +18,7 @@ const module = "github.com/caddyvault/caddyvault"
 // what of this module each may import.
 var free = map[string][]string{
 	"/refusal":                nil,
-	"/policy":                 {"/refusal"},
+	"/policy":                 {"/refusal", "/internal/plainjson"},
 	"/agents":                 {"/policy"},
 	"/identity":               {"/agents", "/policy", "/refusal", "/token/strict"},
 	"/token":                  {"/refusal", "/store/fsx", "/token/strict"},
@@ -35,9 +35,10 @@ var free = map[string][]string{
 	"/templates":              {"/policy", "/refusal"},
 	"/upstream/scrub":         nil,
 	"/vault":                  {"/policy", "/agents", "/token", "/audit", "/refusal", "/store", "/store/file", "/store/fsx", "/store/secrets", "/store/revocations"},
-	"/handlers":               {"/vault", "/agents", "/identity", "/policy", "/audit", "/refusal", "/token"},
+	"/handlers":               {"/vault", "/agents", "/identity", "/policy", "/audit", "/refusal", "/token", "/internal/plainjson"},
 	"/bench":                  {"/store/file", "/store/revocations"}, // and drives a binary
 	"/internal/need":          nil,
+	"/internal/plainjson":     nil,
 	"/integration/shell":      nil,
 	"/integration/docs":       nil, // these are tests, and what they drive is a binary
 	"/integration":            nil,
