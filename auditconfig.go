@@ -21,7 +21,7 @@ type Audit struct {
 	Durability string `json:"durability,omitempty"`
 
 	// The size in bytes at which a segment of the log is sealed and a new one
-	// begun. Default: 64 MiB.
+	// begun, at most 1 GiB. Default: 64 MiB.
 	SegmentSize int64 `json:"segment_size,omitempty"`
 
 	// How long records are kept, such as `90d`, how much of them, such as
@@ -65,7 +65,7 @@ func (a *Audit) options() (*audit.Options, error) {
 	}
 	if a.SegmentSize != 0 {
 		if a.SegmentSize < audit.MinSegmentSize || a.SegmentSize > audit.MaxSegmentSize {
-			return nil, fmt.Errorf("audit: segment_size: %d bytes is not between 4KiB and 64GiB", a.SegmentSize)
+			return nil, fmt.Errorf("audit: segment_size: %d bytes is not between 4KiB and 1GiB", a.SegmentSize)
 		}
 		o.SegmentSize = a.SegmentSize
 	}

@@ -148,7 +148,7 @@ func TestCaddyfileRefuses(t *testing.T) {
 		{"unknown audit setting", app("audit {\nsegments 3\n}"), `unknown setting "segments" of audit`},
 		{"no size", app("audit {\nsegment_size big\n}"), `"big" is not a size`},
 		{"negative size", app("audit {\nsegment_size -1MiB\n}"), `"-1MiB" is not a size`},
-		{"tiny segments", app("audit {\nsegment_size 1kB\n}"), "not between 4KiB and 64GiB"},
+		{"tiny segments", app("audit {\nsegment_size 1kB\n}"), "not between 4KiB and 1GiB"},
 		{"audit setting twice", app("audit {\ndurability sync\ndurability async\n}"), "durability is given twice"},
 		{"argument of audit", app("audit sync"), "wrong argument count"},
 		{"checkpoint_url in the clear", app("audit {\ncheckpoint_url http://w.example.com/\n}"), "does not begin with https://"},

@@ -96,6 +96,7 @@ func (o *openCalls) unknown(parts []openPart) ([]Record, error) {
 	records := make([]Record, 0, len(places))
 	for _, p := range places {
 		line, err := lineAt(parts[p.part].f, p.off)
+		parts[p.part].rest()
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", parts[p.part].name, err)
 		}

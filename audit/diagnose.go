@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bytes"
+	"io"
 
 	"github.com/tidwall/gjson"
 )
@@ -105,7 +106,7 @@ func sealedMissing(line []byte, name string) bool {
 
 // sectionAt reads a file from an offset on.
 type sectionAt struct {
-	f   file
+	f   io.ReaderAt
 	off int64
 }
 

@@ -34,8 +34,9 @@ const (
 	indexUnits   = indexPayload / 8 // numbers in a page
 
 	// maxIndexed is the largest segment that gets an index, which is made in
-	// memory and takes about a tenth of that.
-	maxIndexed = 1 << 30
+	// memory and takes about a tenth of that. Every segment is smaller, unless
+	// it could not be sealed for long.
+	maxIndexed = MaxSegmentSize + 256<<20
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

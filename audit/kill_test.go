@@ -25,7 +25,7 @@ func child() bool {
 	if dir == "" {
 		return false
 	}
-	l, err := Open(Options{Dir: dir, SegmentSize: 4000, CheckpointEvery: 5 * time.Millisecond, Deadline: closeWait})
+	l, err := Open(Options{Dir: dir, SegmentSize: 1500, CheckpointEvery: 5 * time.Millisecond, Deadline: closeWait})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -56,9 +56,14 @@ func child() bool {
 	return true
 }
 
-// TestKill kills a process with 64 writers again and again: what it said to
-// be durable is in the log, the chain verifies, and every call has an end.
-// CADDYVAULT_KILL_ROUNDS is how often.
+// killsPerLog is after how many kills a log is looked at in whole and another
+// begun, so that a round costs the same however many there are.
+const killsPerLog = 50
+
+// TestKill kills a process with 64 writers again and again, while segments
+// are sealed every few records: what it said to be durable is in the log, the
+// chain verifies, and every call has an end. CADDYVAULT_KILL_ROUNDS is how
+// often.
 func TestKill(t *testing.T) {
 	rounds := 50
 	if s := os.Getenv("CADDYVAULT_KILL_ROUNDS"); s != "" {
@@ -71,52 +76,81 @@ func TestKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	acked := map[uint64]string{}
-	for round := range rounds {
-		cmd := exec.Command(exe)
-		cmd.Env = append(os.Environ(), killDir+"="+dir)
-		out, err := cmd.StdoutPipe()
+	start := time.Now()
+	var records, acknowledged, segments int
+	for left := rounds; left > 0; left -= killsPerLog {
+		n := min(left, killsPerLog)
+		dir, err := os.MkdirTemp(t.TempDir(), "")
 		if err != nil {
 			t.Fatal(err)
 		}
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		if err := cmd.Start(); err != nil {
+		acked := map[uint64]string{}
+		for range n {
+			killOnce(t, exe, dir, acked)
+		}
+		acknowledged += len(acked)
+		r := checkKilled(t, dir, acked)
+		if n > 5 && r.Checkpoints == 0 {
+			t.Fatal("no checkpoints")
+		}
+		records += int(r.Records)
+		segments += len(r.Segments)
+		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
-		// Kill after some records: the scheduler makes the moment random.
-		until := 1 + rand.IntN(600)
-		r := bufio.NewScanner(out)
-		for n := 0; r.Scan(); n++ {
-			if n == until {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			seq, id, ok := strings.Cut(r.Text(), " ")
-			s, err := strconv.ParseUint(seq, 10, 64)
-			if !ok || err != nil || id == "" {
-				continue // cut by the kill
-			}
-			if was, ok := acked[s]; ok && was != id {
-				t.Fatalf("round %d: seq %d is %s and %s", round, s, was, id)
-			}
-			acked[s] = id
-		}
-		var exit *exec.ExitError
-		if err := cmd.Wait(); !errors.As(err, &exit) || stderr.Len() > 0 {
-			t.Fatalf("round %d: %v: %s", round, err, stderr.String())
-		}
 	}
+	t.Logf("%d rounds, %d records, %d of them acknowledged and none lost, %d segments, %.1f s",
+		rounds, records, acknowledged, segments, time.Since(start).Seconds())
+}
+
+// killOnce lets the writers go on with the log in dir, kills them after some
+// records, and notes what they were told to be durable.
+func killOnce(t *testing.T, exe, dir string, acked map[uint64]string) {
+	t.Helper()
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), killDir+"="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Kill after some records: the scheduler makes the moment random.
+	until := 1 + rand.IntN(400)
+	r := bufio.NewScanner(out)
+	for n := 0; r.Scan(); n++ {
+		if n == until {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		seq, id, ok := strings.Cut(r.Text(), " ")
+		s, err := strconv.ParseUint(seq, 10, 64)
+		if !ok || err != nil || id == "" {
+			continue // cut by the kill
+		}
+		if was, ok := acked[s]; ok && was != id {
+			t.Fatalf("seq %d is %s and %s", s, was, id)
+		}
+		acked[s] = id
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || stderr.Len() > 0 {
+		t.Fatalf("%v: %s", err, stderr.String())
+	}
+}
+
+// checkKilled holds a log to what was said to be durable.
+func checkKilled(t *testing.T, dir string, acked map[uint64]string) Report {
+	t.Helper()
 	l := open(t, Options{Dir: dir})
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	r := verifyOK(t, dir)
-	if rounds > 5 && r.Checkpoints == 0 {
-		t.Fatal("no checkpoints")
-	}
 	open := map[string]bool{}
 	for i, line := range logLines(t, dir) {
 		id, _ := fieldString([]byte(line), callIDKey)
@@ -137,5 +171,5 @@ func TestKill(t *testing.T) {
 	if len(acked) > 0 || len(open) > 0 {
 		t.Fatalf("%d acknowledged records are missing, %d calls are open", len(acked), len(open))
 	}
-	t.Logf("%d rounds, %d records, %d segments", rounds, r.Records, len(r.Segments))
+	return r
 }

@@ -57,6 +57,36 @@ func (c *chain) appendTail(dst []byte, start int) []byte {
 	return dst
 }
 
+// pairs are the two characters of base64url for every 12 bits.
+var pairs = func() (t [1 << 12][2]byte) {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	for i := range t {
+		t[i] = [2]byte{alphabet[i>>6], alphabet[i&63]}
+	}
+	return t
+}()
+
+// shows reports whether prev, of the length of a prevHash, is what a line
+// shows of sum. It is quicker than encoding.
+func shows(prev []byte, sum *[sha256.Size]byte) bool {
+	p := (*prevHash)(prev)
+	for i := range sha256.Size / 3 {
+		bits := uint(sum[3*i])<<16 | uint(sum[3*i+1])<<8 | uint(sum[3*i+2])
+		if [2]byte(p[4*i:]) != pairs[bits>>12&0xfff] || [2]byte(p[4*i+2:]) != pairs[bits&0xfff] {
+			return false
+		}
+	}
+	bits := uint(sum[30])<<16 | uint(sum[31])<<8 // 16 bits: three characters
+	return [2]byte(p[40:]) == pairs[bits>>12] && p[42] == pairs[bits&0xfff][0]
+}
+
+// prevOf returns the prev of a line that parseTail has found to end as lines
+// do.
+func prevOf(line []byte) []byte {
+	end := len(line) - len(lineEnd)
+	return line[end-prevLen : end]
+}
+
 // parseTail returns the seq of a line without its newline, and its prev,
 // which is part of line. It is not ok if line does not end as lines do.
 func parseTail(line []byte) (seq uint64, prev []byte, ok bool) {

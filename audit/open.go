@@ -57,7 +57,7 @@ func (w *writer) open() (err error) {
 		return fmt.Errorf("read %s: %w", cur.name, err)
 	}
 	keep = true
-	w.file = newHandle(cur.f)
+	w.file = newHandle(cur.f.(file)) // the last one never rests
 	w.l.opens.Add(1)
 	w.durable, w.lastDurable = cur.size, w.chain.seq
 	for _, p := range parts[:len(parts)-1] {
@@ -239,11 +239,12 @@ func (w *writer) setAside(p *openPart, res scanResult) (*Record, error) {
 	}
 	w.lastDurable = res.end.seq
 	r, err := w.saveTorn(rest, "torn last line")
+	f := p.f.(file)
 	if err == nil {
-		err = p.f.Truncate(res.good)
+		err = f.Truncate(res.good)
 	}
 	if err == nil {
-		err = p.f.Sync()
+		err = f.Sync()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("recover %s: %w", p.name, err)
@@ -302,6 +303,7 @@ type found struct {
 // is. What is behind the result's good is not part of the chain.
 func (s *scanner) scanPart(parts []openPart, i int) (scanResult, *found, error) {
 	p := &parts[i]
+	defer p.rest()
 	res := scanResult{end: s.from, lastAt: -1}
 	if p.size == 0 {
 		if i == 0 && p.first == 0 {

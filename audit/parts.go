@@ -5,11 +5,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/tidwall/gjson"
 )
@@ -18,9 +20,78 @@ import (
 type openPart struct {
 	name  string
 	first uint64 // by its name; 0 for the current one
-	f     file
+	f     partFile
 	size  int64 // what of it counts
 	extra int64 // bytes behind that, which the next part begins with
+}
+
+// partFile is what is asked of a part's file.
+type partFile interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// maxOpen is how many parts stay open together. A log of more opens each as
+// it is read, so that its length is not bounded by how many files a process
+// may have open.
+const maxOpen = 256
+
+// restingFile is a file that is open only while it is read.
+type restingFile struct {
+	open func() (file, error)
+	fi   fs.FileInfo // which file it has to be
+
+	mu sync.Mutex
+	f  file
+}
+
+func (r *restingFile) ReadAt(b []byte, off int64) (int, error) {
+	f, err := r.wake()
+	if err != nil {
+		return 0, err
+	}
+	return f.ReadAt(b, off)
+}
+
+func (r *restingFile) wake() (file, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.f != nil {
+		return r.f, nil
+	}
+	f, err := r.open()
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && !os.SameFile(fi, r.fi) {
+		err = fmt.Errorf("replaced while the log was read: %w", ErrInsecure)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	r.f = f
+	return f, nil
+}
+
+// Close lets it rest: it is opened again if it is read again.
+func (r *restingFile) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.f == nil {
+		return nil
+	}
+	err := r.f.Close()
+	r.f = nil
+	return err
+}
+
+// rest closes a file that is opened again as it is read.
+func (p *openPart) rest() {
+	if r, ok := p.f.(*restingFile); ok {
+		_ = r.Close()
+	}
 }
 
 // listParts returns the names of the sealed segments by their first seq,
@@ -56,16 +127,16 @@ func closeParts(parts []openPart) {
 func openAll(d fsys, dir string, parts []openPart, open func(string) (file, error), strict bool) error {
 	for i := range parts {
 		p := &parts[i]
-		var err error
-		if p.name == currentName {
-			p.f, err = open(p.name)
-		} else {
-			p.f, err = d.OpenRead(p.name)
+		open := open
+		if p.name != currentName {
+			open = d.OpenRead
 		}
+		f, err := open(p.name)
 		if err != nil {
 			return fmt.Errorf("open %s: %w", p.name, err)
 		}
-		fi, err := p.f.Stat()
+		p.f = f
+		fi, err := f.Stat()
 		if err != nil {
 			return fmt.Errorf("open %s: %w", p.name, err)
 		}
@@ -75,9 +146,15 @@ func openAll(d fsys, dir string, parts []openPart, open func(string) (file, erro
 			}
 		}
 		p.size = fi.Size()
+		if len(parts) > maxOpen && i < len(parts)-1 {
+			p.f = &restingFile{open: func() (file, error) { return open(p.name) }, fi: fi, f: f}
+			p.rest()
+		}
 	}
 	for i := range parts[:max(0, len(parts)-1)] {
-		if err := parts[i].limit(&parts[i+1]); err != nil {
+		err := parts[i].limit(&parts[i+1])
+		parts[i].rest()
+		if err != nil {
 			return fmt.Errorf("read %s: %w", parts[i].name, err)
 		}
 	}
@@ -140,7 +217,7 @@ func linesOf(b []byte) func(yield func([]byte) bool) {
 
 // lastLine returns the last line without its newline, and where it begins.
 // whole says that it has one.
-func lastLine(f file, size int64) (line []byte, off int64, whole bool, err error) {
+func lastLine(f io.ReaderAt, size int64) (line []byte, off int64, whole bool, err error) {
 	for n := int64(4 << 10); ; n *= 4 {
 		n = min(n, size)
 		buf := make([]byte, n)

@@ -58,6 +58,7 @@ func ReadDir(ctx context.Context, dir string, o FollowOptions, f func(line []byt
 			}
 			return true
 		})
+		p.rest()
 		if err := errors.Join(err, ended); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}

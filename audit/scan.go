@@ -3,19 +3,15 @@ package audit
 import (
 	"bytes"
 	"crypto/sha256"
-	"errors"
 	"io"
 	"runtime"
-	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// scanBlock is how much of a file a worker takes at a time.
-const scanBlock = 1 << 20
-
-// scanner verifies the chain of one file. Lines are hashed by several
-// workers: whether two neighbours fit can be seen without those before.
+// scanner verifies the chain of one file. Blocks of it are read and hashed by
+// several workers: whether two neighbours fit can be seen without those
+// before.
 type scanner struct {
 	size    int64 // how much of the file counts
 	workers int   // 0: one for each processor
@@ -41,19 +37,20 @@ type scanResult struct {
 	records uint64
 }
 
-// block is a stretch of whole lines.
+// block is what a worker looks at: the lines that begin in one stretch of a
+// file.
 type block struct {
-	data []byte
-	off  int64
-	done chan struct{}
+	buf  []byte
+	data []byte // of buf: whole lines
+	off  int64  // where they begin
+	over bool   // what follows them is no line, or is longer than one can be
+	last bool   // nothing follows them
+	err  error  // of reading
 
 	// What a worker found.
-	seq    uint64 // of the first line
-	prev   []byte // of the first line
-	end    chain  // the last line that fits to the one before
-	bad    int    // where the first that does not begins; len(data) if none
-	lastAt int
-	lines  uint64
+	lines  []line
+	sums   [][sha256.Size]byte // of the lines that fit
+	good   int                 // how many of the lines fit to the one before
 	calls  blockCalls
 	replay []span
 	notes  []span // checkpoints
@@ -62,6 +59,12 @@ type block struct {
 
 type span struct{ from, to int }
 
+// line is one line of a block.
+type line struct {
+	span
+	seq uint64
+}
+
 // scan returns an error only if reading fails. What does not fit shows as
 // good being less than size.
 func (s *scanner) scan(f io.ReaderAt) (scanResult, error) {
@@ -69,184 +72,89 @@ func (s *scanner) scan(f io.ReaderAt) (scanResult, error) {
 	if workers == 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	var (
-		todo    = make(chan *block)
-		ordered = make(chan *block, 2*workers)
-		stop    = make(chan struct{})
-		wg      sync.WaitGroup
-		readErr error
-		blocks  = sync.Pool{New: func() any { return new(block) }}
-	)
-	for range workers {
-		wg.Go(func() {
-			for b := range todo {
-				s.check(b)
-				close(b.done)
-			}
-		})
-	}
-	wg.Go(func() {
-		defer close(ordered)
-		defer close(todo)
-		b := blocks.Get().(*block)
-		readErr = readBlocks(f, s.size, b.data, func(off int64, lines []byte) (bool, []byte) {
-			full := b
-			b = blocks.Get().(*block) // for what follows, which the reader fills
-			full.data, full.off, full.done = lines, off, make(chan struct{})
-			select {
-			case ordered <- full:
-			case <-stop:
-				return false, nil
-			}
-			todo <- full
-			return true, b.data
-		})
-	})
-
 	res := scanResult{end: s.from, lastAt: -1}
-	stopped := false
-	for b := range ordered {
-		<-b.done
-		if stopped {
-			continue
-		}
-		if !s.join(&res, b) {
-			stopped = true
-			close(stop)
-		}
+	err := readBlocks(f, s.size, workers, s.check, func(b *block) bool {
+		more := s.join(&res, b)
 		if s.progress != nil {
 			s.progress(int64(len(b.data)))
 		}
-		blocks.Put(b)
-	}
-	wg.Wait()
-	return res, readErr
-}
-
-// readLines calls f with stretches of whole lines until f says no. What
-// follows the last newline is left out.
-func readLines(r io.ReaderAt, size int64, f func(off int64, lines []byte) bool) error {
-	return readBlocks(r, size, nil, func(off int64, lines []byte) (bool, []byte) {
-		return f(off, lines), lines
+		return more
 	})
-}
-
-// readBlocks is readLines for an f that keeps what it is called with, and
-// gives another buffer for it, as buf is the first.
-func readBlocks(r io.ReaderAt, size int64, buf []byte, f func(off int64, lines []byte) (more bool, buf []byte)) error {
-	least := int(min(scanBlock, max(size, 1)))
-	room := func(b []byte, n int) []byte {
-		b = b[:cap(b)]
-		if len(b) < n {
-			b = make([]byte, n)
-		}
-		return b
-	}
-	buf = room(buf, least)
-	var off int64 // of buf
-	have := 0
-	for off+int64(have) < size {
-		if have == len(buf) { // no newline in all of it
-			buf = append(buf, make([]byte, len(buf))...)
-		}
-		n := int(min(int64(len(buf)-have), size-off-int64(have)))
-		n, err := r.ReadAt(buf[have:have+n], off+int64(have))
-		if err != nil && !(errors.Is(err, io.EOF) && n > 0) {
-			if errors.Is(err, io.EOF) { // shorter than it was
-				return nil
-			}
-			return err
-		}
-		fresh := buf[have : have+n]
-		end := bytes.LastIndexByte(fresh, '\n') + 1
-		if end == 0 {
-			have += n
-			continue
-		}
-		end += have
-		have += n
-		rest := buf[end:have]
-		more, next := f(off, buf[:end])
-		if !more {
-			return nil
-		}
-		next = room(next, max(least, len(rest)))
-		have = copy(next, rest)
-		buf = next
-		off += int64(end)
-	}
-	return nil
+	return res, err
 }
 
 // check looks at the lines of a block.
 func (s *scanner) check(b *block) {
-	b.bad, b.lastAt, b.lines, b.replay, b.notes = len(b.data), -1, 0, b.replay[:0], b.notes[:0]
+	b.lines, b.sums, b.good, b.replay, b.notes, b.levels = b.lines[:0], b.sums[:0], 0, b.replay[:0], b.notes[:0], nil
 	if s.calls != nil {
 		b.calls.reset()
 	}
-	var leaves []tlog.Hash
-	if s.tree != nil {
-		b.levels, leaves = s.tree.take()
-	}
 	for at := 0; at < len(b.data); {
 		n := bytes.IndexByte(b.data[at:], '\n')
-		line := b.data[at : at+n]
-		seq, prev, ok := parseTail(line)
-		if ok && at > 0 {
-			ok = seq == b.end.seq+1 && string(prev) == string(b.end.hash[:])
-		}
-		if !ok {
-			b.bad = at
+		seq, _, ok := parseTail(b.data[at : at+n])
+		if k := len(b.lines); !ok || k > 0 && seq != b.lines[k-1].seq+1 {
+			b.over = true
 			break
 		}
-		if at == 0 {
-			b.seq, b.prev = seq, prev
-		}
-		b.end = chainAt(seq, sha256.Sum256(line))
-		if s.calls != nil || s.tree != nil {
-			s.note(b, line, at)
-		}
-		if s.tree != nil {
-			leaves = append(leaves, leafHash(b.end.sum))
-		}
-		b.lastAt = at
-		b.lines++
+		b.lines = append(b.lines, line{span{at, at + n}, seq})
 		at += n + 1
 	}
-	if s.tree != nil && b.lines > 0 {
-		b.levels.build(b.seq-1, leaves)
+	b.sums = hashLines(b.sums, b.data, b.lines)
+	for i := range b.lines {
+		if i > 0 && !shows(prevOf(b.line(i)), &b.sums[i-1]) {
+			b.over = true
+			break
+		}
+		b.good++
+		if s.calls != nil || s.tree != nil {
+			s.note(b, b.lines[i].span)
+		}
+	}
+	b.sums = b.sums[:b.good]
+	if s.tree != nil && b.good > 0 {
+		var leaves []tlog.Hash
+		b.levels, leaves = s.tree.take()
+		b.levels.build(b.lines[0].seq-1, leafHashes(leaves, b.sums))
 	}
 }
 
+// line returns line i of the block without its newline.
+func (b *block) line(i int) []byte { return b.data[b.lines[i].from:b.lines[i].to] }
+
 // note keeps what Open wants to know of a line.
-func (s *scanner) note(b *block, line []byte, at int) {
+func (s *scanner) note(b *block, at span) {
+	line := b.data[at.from:at.to]
 	_, event, ok := parseHead(line)
 	if !ok {
 		return
 	}
 	if string(event) == EventCheckpoint {
-		b.notes = append(b.notes, span{at, at + len(line)})
+		b.notes = append(b.notes, at)
 	}
 	if s.calls == nil {
 		return
 	}
-	b.calls.note(event, line, at)
+	b.calls.note(event, line, at.from)
 	if s.replay[string(event)] != nil {
-		b.replay = append(b.replay, span{at, at + len(line)})
+		b.replay = append(b.replay, at)
 	}
 }
 
 // join puts a block behind what was found so far and reports whether all of
 // it fits.
 func (s *scanner) join(res *scanResult, b *block) bool {
-	if b.lines == 0 || b.seq != res.end.seq+1 ||
-		string(b.prev) != string(res.end.hash[:]) && !(s.anyPrev && res.records == 0) {
+	if len(b.data) == 0 { // a long line goes through all of it
+		return !b.over
+	}
+	if b.good == 0 || b.off != res.good || b.lines[0].seq != res.end.seq+1 ||
+		string(prevOf(b.line(0))) != string(res.end.hash[:]) && !(s.anyPrev && res.records == 0) {
 		return false
 	}
-	res.end = b.end
-	res.good = b.off + int64(b.bad)
-	res.lastAt = b.off + int64(b.lastAt)
-	res.records += b.lines
+	last := b.lines[b.good-1]
+	res.end = chainAt(last.seq, b.sums[b.good-1])
+	res.good = b.off + int64(last.to) + 1
+	res.lastAt = b.off + int64(last.from)
+	res.records += uint64(b.good)
 	if s.calls != nil {
 		s.calls.join(&b.calls, s.part, b.off)
 	}
@@ -267,5 +175,5 @@ func (s *scanner) join(res *scanResult, b *block) bool {
 		_, event, _ := parseHead(line)
 		s.replay[string(event)](line)
 	}
-	return b.bad == len(b.data)
+	return !b.over
 }

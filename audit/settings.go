@@ -6,7 +6,7 @@ import "fmt"
 // sets it.
 const (
 	MinSegmentSize = 4 << 10
-	MaxSegmentSize = 64 << 30
+	MaxSegmentSize = 1 << 30
 )
 
 // ParseDurability returns the durability of a name, "sync" or "async".

@@ -117,11 +117,7 @@ func (v *levels) build(lo uint64, leaves []tlog.Hash) {
 		if n == len(rows) {
 			rows = append(rows, nil)
 		}
-		row := rows[n][:0]
-		for i := skip; i+1 < len(below); i += 2 {
-			row = append(row, tlog.NodeHash(below[i], below[i+1]))
-		}
-		rows[n] = row
+		rows[n] = nodeHashes(rows[n][:0], below[skip:])
 		v.first = append(v.first, next)
 		n++
 	}

@@ -48,8 +48,8 @@ type stretch struct {
 	levels *levels
 }
 
-// recentBlocks is how much of the log is kept as hashes, some 80 kB each.
-const recentBlocks = 48
+// recentBlocks is how much of the log is kept as hashes, some 40 kB each.
+const recentBlocks = 160
 
 // newTreeCheck begins behind what was dropped.
 func newTreeCheck(v note.Verifier, from chain, start frontier, wants ...want) *treeCheck {
@@ -193,6 +193,7 @@ func (c *treeCheck) finish(parts []openPart, last uint64, size int64) error {
 	for i := range parts {
 		s := scanner{size: parts[i].size, from: from, tree: again, name: parts[i].name}
 		res, err := s.scan(parts[i].f)
+		parts[i].rest()
 		if err != nil {
 			return fmt.Errorf("read %s: %w", parts[i].name, err)
 		}

@@ -17,28 +17,49 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/caddyvault/caddyvault/audit"
 )
 
-// killRounds is how often the server is killed: 20 times, or
+// killRounds is how often the server is killed: 50 times, or
 // CADDYVAULT_KILL_ROUNDS.
 func killRounds(t *testing.T) int {
 	n, err := strconv.Atoi(os.Getenv("CADDYVAULT_KILL_ROUNDS"))
 	if err != nil {
-		return 20
+		return 50
 	}
-	t.Logf("%d rounds", n)
 	return n
 }
 
-// TestKill kills the server under 32 writers, again and again, and holds what
-// it has acknowledged against what is on disk.
+// killsPerServer is after how many kills everything is looked at and another
+// server begun, so that a round costs the same however many there are.
+const killsPerServer = 50
+
+// TestKill kills the server under 64 writers, again and again, while segments
+// are sealed every few records, and holds what it has acknowledged against
+// what is on disk.
 func TestKill(t *testing.T) {
-	s := newServer(t)
+	start := time.Now()
+	rounds := killRounds(t)
+	var acked, records int
+	for left := rounds; left > 0 && !t.Failed(); left -= killsPerServer {
+		a, r := killServer(t, min(left, killsPerServer))
+		acked, records = acked+a, records+r
+	}
+	if t.Failed() {
+		return
+	}
+	t.Logf("%d rounds, %d acknowledged writes, none lost, %d records, %.1f s", rounds, acked, records, time.Since(start).Seconds())
+}
+
+// killServer kills one server, and returns how many writes it has
+// acknowledged and how many records there are.
+func killServer(t *testing.T, rounds int) (writes, records int) {
+	s := newServer(t, "audit {\n segment_size 4KiB\n checkpoint_every 100ms\n}")
+	defer os.RemoveAll(s.dir)
 	tokens, sessions, secrets := new(sync.Map), new(sync.Map), new(sync.Map)
 	acked := new(atomic.Int64)
-	rounds := killRounds(t)
 	for round := range rounds {
 		s.start()
 		if round == 0 {
@@ -47,11 +68,11 @@ func TestKill(t *testing.T) {
 		checkRevocations(t, s, sessions)
 		checkSecrets(t, s, secrets)
 
-		target := acked.Load() + 100 + rand.Int64N(900)
+		target := acked.Load() + 50 + rand.Int64N(450)
 		reached := make(chan struct{})
 		var once sync.Once
 		var writers sync.WaitGroup
-		for w := range 32 {
+		for w := range 64 {
 			writers.Go(func() {
 				for i := 0; ; i++ {
 					id := fmt.Sprintf("%d-%d-%d", round, w, i)
@@ -119,7 +140,7 @@ func TestKill(t *testing.T) {
 			return !t.Failed()
 		})
 	}
-	t.Logf("%d rounds, %d acknowledged writes, %d records", rounds, acked.Load(), report.Records)
+	return int(acked.Load()), int(report.Records)
 }
 
 // checkRevocations looks for every acknowledged revocation.

@@ -51,7 +51,8 @@ type server struct {
 	admin  string // the admin token
 }
 
-func newServer(t testing.TB) *server {
+// newServer takes further settings of the vault.
+func newServer(t testing.TB, settings ...string) *server {
 	t.Helper()
 	// Not t.TempDir: the path of a socket is short.
 	dir, err := os.MkdirTemp("", "cv")
@@ -73,13 +74,14 @@ func newServer(t testing.TB) *server {
 	storage file_system %s/storage
 	vault {
 		data_dir %s/data
+		%s
 	}
 }
 
 %s {
 	vault
 }
-`, dir, dir, dir, s.base)
+`, dir, dir, dir, strings.Join(settings, "\n"), s.base)
 	if err := os.WriteFile(s.config, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
