@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -156,33 +157,8 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 		return refused
 	}
 
-	start := v.now()
-	started := *rec
-	started.Event = "proxy.call.started"
-	started.CallID = uuid.NewString()
-	if len(keys.limits) > 0 {
-		if refused := keys.limits.reserve(); refused != nil {
-			return refused
-		}
-		started.Spends = keys.limits.ids()
-	}
-	if out.Service.NamesSecret() {
-		started.SecretRef = refsOf(creds)
-	}
-	refused = v.record(r.Context(), audit.Entry{
-		Record:      started,
-		Guard:       func() string { return v.revoked(keys) },
-		DeniedEvent: "proxy.call.denied",
-	})
-	if refused != nil {
-		if gaveUp, ok := errors.AsType[*audit.UnavailableError](refused.Cause); ok && gaveUp.Seq != 0 {
-			// The record may still reach the log; it must not stand there as
-			// a call whose outcome nobody knows.
-			v.endOfCall(started, refused.Code, 0)
-			refused.Recorded = true
-			return refused // and what it has reserved stays spent
-		}
-		keys.limits.release()
+	c := &outgoing{v: v, t: t, keys: keys, out: out, rec: rec, start: v.now()}
+	if refused := c.begin(r.Context(), creds); refused != nil {
 		return refused
 	}
 
@@ -190,62 +166,117 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 	defer live.end()
 	out.Cut, out.OnCut = live.cancel, live.onCut
 	if !out.Service.StreamsOutliveToken {
-		out.Expires = time.Now().Add(v.tokens.Remaining(&t.Claims, start))
+		out.Expires = time.Now().Add(v.tokens.Remaining(&t.Claims, c.start))
 	}
 	if len(keys.limits) > 0 {
 		ctx, out.Spend = keys.limits.meter(ctx)
 	}
-
-	var result Result
-	code := refusal.Internal // if Do panics before it has an answer
-	end := sync.OnceFunc(func() {
-		if result.Status != 0 || code == "" || code == refusal.Internal && result.Code != "" {
-			code = result.Code
-		}
-		rec := started
-		rec.ResponseBytes, rec.RequestBytes = result.ResponseBytes.Load(), result.RequestBytes.Load()
-		rec.Redactions = result.Redactions
-		rec.Status = result.Status
-		if rec.Status == 0 && code != "" {
-			rec.Status = refusal.Status(code)
-		}
-		v.endOfCall(rec, code, v.now().Sub(start))
-	})
-	result.End = end
-	defer func() {
-		f := Figures{Status: result.Status, Code: result.Code, Latency: result.Latency, Redactions: result.Redactions}
-		if !result.Sent.IsZero() {
-			f.Added = result.Sent.Sub(start)
-		}
-		v.meter(out.Service.Name, f)
-	}()
+	out.Authorize = c.authorize
+	c.result.End = c.end
+	defer c.meter()
 	// The proxy ends a broken stream with a panic; the record is written all
 	// the same.
-	defer end()
+	defer c.end()
 
-	out.Authorize = func(into []Credential) ([]Credential, *refusal.Refusal) {
-		if code := v.revoked(keys); code != "" {
-			return into, revokedRefusal(code)
-		}
-		return v.credentials(out.Service, t.Subject, into)
-	}
-	refused = v.Upstream.Do(ctx, w, r, out, &result)
-	code = ""
+	c.code = refusal.Internal // if Do panics before it has an answer
+	refused = v.Upstream.Do(ctx, w, r, out, &c.result)
+	c.code = ""
 	if refused != nil {
-		code = refused.Code
+		c.code = refused.Code
 		refused.Recorded = true
 	}
 	return refused
 }
 
-// endOfCall queues the record that ends a call.
-func (v *Vault) endOfCall(rec audit.Record, code string, took time.Duration) {
-	rec.Event = "proxy.call"
-	rec.Time = time.Time{}
-	rec.Error = code
-	ms := float64(took.Microseconds()) / 1000
-	rec.DurationMS = &ms
-	if err := v.audit.Enqueue(audit.Entry{Record: rec}); err != nil {
-		v.logger.Error("the end of a call could not be recorded", zap.String("callId", rec.CallID), zap.Error(err))
+// outgoing is a call that has been let out, until its end.
+type outgoing struct {
+	v    *Vault
+	t    *token.Verified
+	keys *tokenKeys
+	out  *Outbound
+
+	// rec becomes the record of the call's beginning and then that of its
+	// end.
+	rec   *audit.Record
+	start time.Time
+	ms    float64
+
+	result Result
+	code   string // of its refusal
+	ended  sync.Once
+}
+
+// begin records the call, which is then durable.
+func (c *outgoing) begin(ctx context.Context, creds []Credential) *refusal.Refusal {
+	limits := c.keys.limits
+	if len(limits) > 0 {
+		if refused := limits.reserve(); refused != nil {
+			return refused
+		}
+		c.rec.Spends = limits.ids()
 	}
+	c.rec.Event = "proxy.call.started"
+	c.rec.CallID = uuid.NewString()
+	if c.out.Service.NamesSecret() {
+		c.rec.SecretRef = refsOf(creds)
+	}
+	refused := c.v.record(ctx, audit.Entry{Record: *c.rec, Guard: c.revoked, DeniedEvent: "proxy.call.denied"})
+	if refused == nil {
+		return nil
+	}
+	if gaveUp, ok := errors.AsType[*audit.UnavailableError](refused.Cause); ok && gaveUp.Seq != 0 {
+		// The record may still reach the log; it must not stand there as
+		// a call whose outcome nobody knows.
+		c.record(refused.Code, 0)
+		refused.Recorded = true
+		return refused // and what it has reserved stays spent
+	}
+	limits.release()
+	// There is no such call, and what is written of the refusal names none.
+	c.rec.CallID, c.rec.Spends, c.rec.SecretRef = "", nil, ""
+	return refused
+}
+
+func (c *outgoing) revoked() string { return c.v.revoked(c.keys) }
+
+func (c *outgoing) authorize(into []Credential) ([]Credential, *refusal.Refusal) {
+	if code := c.revoked(); code != "" {
+		return into, revokedRefusal(code)
+	}
+	return c.v.credentials(c.out.Service, c.t.Subject, into)
+}
+
+// end records the end of the call, once.
+func (c *outgoing) end() { c.ended.Do(c.recordEnd) }
+
+func (c *outgoing) recordEnd() {
+	code, result := c.code, &c.result
+	if result.Status != 0 || code == "" || code == refusal.Internal && result.Code != "" {
+		code = result.Code
+	}
+	c.rec.ResponseBytes, c.rec.RequestBytes = result.ResponseBytes.Load(), result.RequestBytes.Load()
+	c.rec.Redactions = result.Redactions
+	c.rec.Status = result.Status
+	if c.rec.Status == 0 && code != "" {
+		c.rec.Status = refusal.Status(code)
+	}
+	c.record(code, c.v.now().Sub(c.start))
+}
+
+// record queues the record that ends the call.
+func (c *outgoing) record(code string, took time.Duration) {
+	c.ms = float64(took.Microseconds()) / 1000
+	c.rec.Event, c.rec.Error, c.rec.DurationMS = "proxy.call", code, &c.ms
+	if err := c.v.audit.Enqueue(audit.Entry{Record: *c.rec}); err != nil {
+		c.v.logger.Error("the end of a call could not be recorded", zap.String("callId", c.rec.CallID), zap.Error(err))
+	}
+}
+
+// meter tells of the call.
+func (c *outgoing) meter() {
+	f := Figures{Status: c.result.Status, Code: c.result.Code, Latency: c.result.Latency, Redactions: c.result.Redactions}
+	if !c.result.Sent.IsZero() {
+		f.Added = c.result.Sent.Sub(c.start)
+	}
+	c.v.meter(c.out.Service.Name, f)
 }
