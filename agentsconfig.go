@@ -160,13 +160,13 @@ func (a *Agents) identifier() (handlers.Identifier, error) {
 }
 
 // placeholderIdentity is the agent that authentication in front of the vault
-// has put into a placeholder.
+// has put into a placeholder. It says nothing of what a client offers as its own.
 type placeholderIdentity string
 
 // Agent implements handlers.Means.
 func (p placeholderIdentity) Agent(ask handlers.Asker) (handlers.Identity, bool, *refusal.Refusal) {
 	repl, ok := ask.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
+	if !ok || ask.Offered {
 		return handlers.Identity{}, false, nil
 	}
 	agent := repl.ReplaceAll(string(p), "")
