@@ -218,7 +218,7 @@ func getService(rq *request, body []byte) (any, *refusal.Refusal) {
 	if refused != nil {
 		return nil, refused
 	}
-	return rq.vault.GetService(name)
+	return rq.vault.GetService(rq.Context(), name)
 }
 
 func addSecret(rq *request, body []byte) (any, *refusal.Refusal) {

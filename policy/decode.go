@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -229,6 +230,9 @@ func cleanArray(raw jsontext.Value) jsontext.Value {
 // agentScopes (and secretByAgent) is left alone: an agent's name may begin with an underscore,
 // and an entry ignored there would widen what the agent may have.
 func cleanService(members []member) jsontext.Value {
+	if !slices.ContainsFunc(members, func(m member) bool { return mayHaveComment(m.name, m.raw) }) {
+		return writeObject(members) // as most are
+	}
 	members = dropComments(members)
 	for i, m := range members {
 		switch m.name {
@@ -248,6 +252,13 @@ func cleanService(members []member) jsontext.Value {
 		}
 	}
 	return writeObject(members)
+}
+
+// mayHaveComment says quickly whether a member may be a comment or have one
+// within: a name that begins with an underscore, or one that is written with
+// escapes.
+func mayHaveComment(name string, raw jsontext.Value) bool {
+	return strings.HasPrefix(name, "_") || bytes.Contains(raw, []byte(`"_`)) || bytes.Contains(raw, []byte(`"\u`))
 }
 
 // decodeService reads a service file into its fields, strictly.

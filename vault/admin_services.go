@@ -63,16 +63,19 @@ func (v *Vault) ListServices() []ServiceInfo {
 }
 
 // GetService returns a service's own JSON with its name as the first member.
-func (v *Vault) GetService(name string) (jsontext.Value, *refusal.Refusal) {
-	svc := v.services.get(name)
-	if svc == nil || svc.raw == nil {
+func (v *Vault) GetService(ctx context.Context, name string) (jsontext.Value, *refusal.Refusal) {
+	entry, refused := v.serviceEntry(ctx, name)
+	if refused != nil {
+		return nil, refused
+	}
+	if entry.Value == nil {
 		return nil, unknownService(name)
 	}
 	quoted, err := json.Marshal(name)
 	if err != nil {
 		return nil, refusal.New("SERVICE_INVALID", "the name is not valid")
 	}
-	compact := jsontext.Value(append([]byte(nil), svc.raw...))
+	compact := jsontext.Value(entry.Value)
 	if err := compact.Compact(); err != nil {
 		return nil, refusal.New(refusal.Internal, "the service's file cannot be read").WithCause(err)
 	}
@@ -81,6 +84,19 @@ func (v *Vault) GetService(name string) (jsontext.Value, *refusal.Refusal) {
 		out = append(out, ',')
 	}
 	return append(out, compact[1:]...), nil
+}
+
+// serviceEntry returns the last good JSON of a service and its revision; an
+// Entry without either if there is no such service.
+func (v *Vault) serviceEntry(ctx context.Context, name string) (store.Entry, *refusal.Refusal) {
+	if !policy.ValidServiceName(name) {
+		return store.Entry{}, nil
+	}
+	entry, err := v.store.Get(ctx, store.Services+name)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return store.Entry{}, storeRefusal(err)
+	}
+	return entry, nil
 }
 
 // AddService adds a service that does not exist yet. body is the service's
@@ -125,15 +141,19 @@ func (v *Vault) UpdateService(ctx context.Context, name string, patch jsontext.V
 	if svc == nil {
 		return unknownService(name)
 	}
-	if svc.raw == nil {
+	entry, refused := v.serviceEntry(ctx, name)
+	if refused != nil {
+		return refused
+	}
+	if entry.Value == nil {
 		return refusal.New("SERVICE_INVALID", "the file of service %q is not valid: %s", name, svc.err).
 			WithHint("mend the file, or remove the service and add it anew")
 	}
-	merged, err := mergePatch(svc.raw, patch)
+	merged, err := mergePatch(entry.Value, patch)
 	if err != nil {
 		return asRefusal(err)
 	}
-	return v.putService(ctx, name, merged, svc.rev, nil, rec)
+	return v.putService(ctx, name, merged, entry.Rev, nil, rec)
 }
 
 // putService validates a service, binds its secret to its origin, writes it,
@@ -269,16 +289,16 @@ func (v *Vault) LoadTemplate(ctx context.Context, req TemplateRequest, rec *audi
 
 	v.admins.Lock()
 	defer v.admins.Unlock()
-	var rev store.Rev
-	if svc := v.services.get(tmpl.Name); svc != nil {
-		rev = svc.rev
-		if svc.raw != nil {
-			if body, err = mergePatch(svc.raw, body); err != nil {
-				return "", false, asRefusal(err)
-			}
+	entry, refused := v.serviceEntry(ctx, tmpl.Name)
+	if refused != nil {
+		return "", false, refused
+	}
+	if entry.Value != nil {
+		if body, err = mergePatch(entry.Value, body); err != nil {
+			return "", false, asRefusal(err)
 		}
 	}
-	if refused := v.putService(ctx, tmpl.Name, body, rev, req.MasterSecret, rec); refused != nil {
+	if refused := v.putService(ctx, tmpl.Name, body, entry.Rev, req.MasterSecret, rec); refused != nil {
 		return "", false, refused
 	}
 	secretConfigured = true

@@ -2,6 +2,10 @@ package vault
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,5 +115,42 @@ func BenchmarkProof(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkOpenManyServices opens a state with 10,000 services of 100
+// endpoints, and prints what each takes in memory.
+func BenchmarkOpenManyServices(b *testing.B) {
+	const services, endpoints = 10_000, 100
+	dir := b.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "services"), 0o700); err != nil {
+		b.Fatal(err)
+	}
+	for i := range services {
+		var eps []string
+		for j := range endpoints {
+			eps = append(eps, fmt.Sprintf(`"action%d":{"method":"GET","path":"/things%d/{id}/parts/{part}","requiredScope":["s"]}`, j, j))
+		}
+		body := fmt.Sprintf(`{"baseUrl":"https://api%d.example.com","secretRef":"key%d","allowedAgents":["*"],"allowedActions":["*"],"allowedScopes":["s"],"endpoints":{%s}}`, i, i, strings.Join(eps, ","))
+		if err := os.WriteFile(filepath.Join(dir, "services", fmt.Sprintf("service%d.json", i)), []byte(body), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	heap := func() float64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	for b.Loop() {
+		before := heap()
+		st := newTestState(b, dir)
+		b.ReportMetric((heap()-before)/services, "heapbytes/service")
+		if n := len(st.services.all()); n != services {
+			b.Fatal(n)
+		}
+		if err := st.Close(); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

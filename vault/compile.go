@@ -1,7 +1,7 @@
 package vault
 
 import (
-	"bytes"
+	"crypto/sha256"
 	"sync"
 
 	"github.com/caddyvault/caddyvault/policy"
@@ -13,16 +13,27 @@ import (
 type compilations struct {
 	mu sync.Mutex
 	m  map[string]compilation
+
+	// inForce returns what is in force under a name, if anything is: a file
+	// that is read again with the same content is not compiled again.
+	inForce func(name string) compilation
 }
 
+// compilation is a service and the digest of the JSON it was made from.
 type compilation struct {
-	data     []byte
-	compiled *policy.Compiled
+	sum      [sha256.Size]byte
+	compiled *policy.Compiled // nil for none
 }
+
+func (c compilation) of(sum [sha256.Size]byte) bool { return c.compiled != nil && c.sum == sum }
 
 // validate says what is wrong with a service's file. The store calls it for
 // several services at once.
 func (c *compilations) validate(name string, data []byte) error {
+	sum := sha256.Sum256(data)
+	if c.inForce(name).of(sum) {
+		return nil
+	}
 	compiled, err := policy.ParseService(name, data)
 	if err != nil {
 		return err
@@ -32,20 +43,25 @@ func (c *compilations) validate(name string, data []byte) error {
 	if c.m == nil {
 		c.m = make(map[string]compilation)
 	}
-	c.m[name] = compilation{bytes.Clone(data), compiled}
+	c.m[name] = compilation{sum, compiled}
 	return nil
 }
 
 // compile returns the service that data is, and forgets it.
-func (c *compilations) compile(name string, data []byte) (*policy.Compiled, error) {
+func (c *compilations) compile(name string, data []byte) (compilation, error) {
 	c.mu.Lock()
-	kept, ok := c.m[name]
+	kept := c.m[name]
 	delete(c.m, name)
 	c.mu.Unlock()
-	if ok && bytes.Equal(kept.data, data) {
-		return kept.compiled, nil
+	sum := sha256.Sum256(data)
+	if kept.of(sum) {
+		return kept, nil
 	}
-	return policy.ParseService(name, data)
+	if now := c.inForce(name); now.of(sum) {
+		return now, nil
+	}
+	compiled, err := policy.ParseService(name, data)
+	return compilation{sum, compiled}, err
 }
 
 // forget drops what is kept of a service that is gone.

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"hash/maphash"
 	"maps"
 	"slices"
 	"strings"
@@ -12,7 +13,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyvault/caddyvault/audit"
-	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/store"
 )
 
@@ -20,11 +20,9 @@ import (
 type service struct {
 	name string
 
-	// compiled is the last version that was valid, nil if there was none yet.
-	compiled *policy.Compiled
-
-	// raw is the JSON that compiled was made from.
-	raw []byte
+	// The last version that was valid, if there was one. Its JSON is the
+	// store's to keep.
+	compilation
 
 	// err says why a newer version of the service's file is not in use.
 	err error
@@ -33,14 +31,22 @@ type service struct {
 }
 
 // services holds every service in memory, compiled. Readers load one pointer;
-// a change swaps the map.
+// a change swaps a map. There are several maps, so that a change costs little
+// among thousands of services.
 type services struct {
-	current atomic.Pointer[map[string]*service]
+	shards  [64]atomic.Pointer[map[string]*service]
 	compile *compilations
 	mu      sync.Mutex // serialises changes
 
 	// listeners are called with the name of each service that changed or went.
 	listeners map[*listener]struct{}
+}
+
+// seed spreads names over the shards.
+var seed = maphash.MakeSeed()
+
+func (s *services) shard(name string) *atomic.Pointer[map[string]*service] {
+	return &s.shards[maphash.String(seed, name)%uint64(len(s.shards))]
 }
 
 type listener struct{ f func(name string) }
@@ -60,29 +66,52 @@ func (s *services) subscribe(f func(name string)) (cancel func()) {
 	}
 }
 
+// get returns the service of a name, nil if there is none.
 func (s *services) get(name string) *service {
-	return (*s.current.Load())[name]
+	if m := s.shard(name).Load(); m != nil {
+		return (*m)[name]
+	}
+	return nil
+}
+
+// inForce returns the compiled service of a name.
+func (s *services) inForce(name string) compilation {
+	if svc := s.get(name); svc != nil {
+		return svc.compilation
+	}
+	return compilation{}
 }
 
 // all returns the services in the order of their names.
 func (s *services) all() []*service {
-	return slices.SortedFunc(maps.Values(*s.current.Load()), func(a, b *service) int {
-		return strings.Compare(a.name, b.name)
-	})
+	var all []*service
+	for i := range s.shards {
+		if m := s.shards[i].Load(); m != nil {
+			all = slices.AppendSeq(all, maps.Values(*m))
+		}
+	}
+	slices.SortFunc(all, func(a, b *service) int { return strings.Compare(a.name, b.name) })
+	return all
 }
 
 // load reads every service from the store.
 func (s *services) load(ctx context.Context, st store.Store) error {
-	entries, err := st.List(ctx, store.Services)
+	next := map[*atomic.Pointer[map[string]*service]]map[string]*service{}
+	for i := range s.shards {
+		next[&s.shards[i]] = map[string]*service{}
+	}
+	err := store.Range(ctx, st, store.Services, func(e store.Entry) bool {
+		e.Key = strings.Clone(e.Key)
+		svc := s.newService(e, nil)
+		next[s.shard(svc.name)][svc.name] = svc
+		return true
+	})
 	if err != nil {
 		return err
 	}
-	m := make(map[string]*service, len(entries))
-	for _, e := range entries {
-		svc := s.newService(e, nil)
-		m[svc.name] = svc
+	for shard, m := range next {
+		shard.Store(&m)
 	}
-	s.current.Store(&m)
 	return nil
 }
 
@@ -90,7 +119,7 @@ func (s *services) load(ctx context.Context, st store.Store) error {
 func (s *services) newService(e store.Entry, old *service) *service {
 	svc := &service{name: strings.TrimPrefix(e.Key, store.Services), rev: e.Rev, err: e.Err}
 	if old != nil {
-		svc.compiled, svc.raw = old.compiled, old.raw
+		svc.compilation = old.compilation
 	}
 	if e.Value == nil {
 		return svc
@@ -102,7 +131,7 @@ func (s *services) newService(e store.Entry, old *service) *service {
 		}
 		return svc
 	}
-	svc.compiled, svc.raw = compiled, e.Value
+	svc.compilation = compiled
 	return svc
 }
 
@@ -112,13 +141,16 @@ func (s *services) newService(e store.Entry, old *service) *service {
 func (s *services) apply(ev store.Event) (*service, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old := *s.current.Load()
 	name := strings.TrimPrefix(ev.Key, store.Services)
-	before := old[name]
+	before := s.get(name)
 	if before != nil && ev.Rev <= before.rev || before == nil && ev.Type == store.Delete {
 		return before, false
 	}
-	next := maps.Clone(old)
+	shard := s.shard(name)
+	next := map[string]*service{}
+	if m := shard.Load(); m != nil {
+		next = maps.Clone(*m)
+	}
 	var now *service
 	if ev.Type == store.Delete {
 		delete(next, name)
@@ -127,7 +159,7 @@ func (s *services) apply(ev store.Event) (*service, bool) {
 		now = s.newService(ev.Entry, before)
 		next[name] = now
 	}
-	s.current.Store(&next)
+	shard.Store(&next)
 	if now == nil || before == nil || now.compiled != before.compiled {
 		for l := range s.listeners {
 			l.f(name)

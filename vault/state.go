@@ -104,7 +104,7 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		}
 	}()
 
-	st.services.compile = new(compilations)
+	st.services.compile = &compilations{inForce: st.services.inForce}
 	files, err := file.Open(file.Options{
 		DataDir:         o.DataDir,
 		ServicesDir:     o.ServicesDir,

@@ -87,15 +87,10 @@ func (s *folder) loadAll(rev *counter) error {
 	if err != nil {
 		return err
 	}
-	var found []*loaded
-	for _, name := range names {
-		fp, data, err := s.readFile(name)
-		if !fp.gone {
-			found = append(found, &loaded{name, fp, data, err})
+	for _, f := range s.readAll(names) {
+		if f.seen.gone {
+			continue
 		}
-	}
-	s.checkAll(found)
-	for _, f := range found {
 		v := &item{seen: f.seen, err: f.err}
 		if f.err == nil {
 			v.value = f.data
@@ -116,20 +111,22 @@ type loaded struct {
 	err  error // why it is broken
 }
 
-// checkAll checks files on every core: there may be thousands.
-func (s *folder) checkAll(files []*loaded) {
+// readAll reads and checks files on every core: there may be thousands.
+func (s *folder) readAll(names []string) []loaded {
+	files := make([]loaded, len(names))
 	var next atomic.Int64
 	var workers sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(files)) {
 		workers.Go(func() {
 			for i := next.Add(1) - 1; i < int64(len(files)); i = next.Add(1) - 1 {
-				if f := files[i]; f.err == nil {
-					f.err = s.check(f.name, f.data)
-				}
+				f := &files[i]
+				f.name = names[i]
+				f.seen, f.data, f.err = s.read(f.name)
 			}
 		})
 	}
 	workers.Wait()
+	return files
 }
 
 // names returns the names there are files for, sorted. A name may be one that
@@ -242,7 +239,7 @@ func (s *folder) get(key string) (store.Entry, bool) {
 
 func (s *folder) each(f func(store.Entry) bool) {
 	for name, v := range s.byName {
-		if v.rev != 0 && !f(s.entry(name, v)) {
+		if v.rev != 0 && !f(store.Entry{Key: s.collection + name, Value: v.value, Rev: v.rev, Err: v.err}) {
 			return
 		}
 	}

@@ -40,7 +40,7 @@ func (d *Dir) ReadPrivate(name string) ([]byte, error) {
 	if err := CheckPrivate(d.join(name), fi); err != nil {
 		return nil, err
 	}
-	return readAll(f, d.join(name), MaxPrivate)
+	return readAll(f, fi, d.join(name), MaxPrivate)
 }
 
 // CheckPrivate refuses a file, described by fi, that group or others can
@@ -117,13 +117,21 @@ func (d *Dir) ReadRegular(name string, limit int64) ([]byte, fs.FileInfo, error)
 	if err := CheckUnwritable(d.join(name), fi); err != nil {
 		return nil, fi, err
 	}
-	b, err := readAll(f, d.join(name), limit)
+	b, err := readAll(f, fi, d.join(name), limit)
 	return b, fi, err
 }
 
-func readAll(f *os.File, path string, limit int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
+// readAll reads a file of the size it had, with no room left over: thousands
+// may be kept. It may have grown since.
+func readAll(f *os.File, fi fs.FileInfo, path string, limit int64) ([]byte, error) {
+	b := make([]byte, min(fi.Size(), limit))
+	n, err := io.ReadFull(f, b)
+	if b = b[:n]; err == nil {
+		var more []byte
+		more, err = io.ReadAll(io.LimitReader(f, limit+1-int64(n)))
+		b = append(b, more...)
+	}
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	if int64(len(b)) > limit {
