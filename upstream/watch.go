@@ -23,6 +23,11 @@ const (
 // looks is how often a limit is looked at before it is over.
 const looks = 8
 
+// lateAnswer is how long an answer may take that begins after the token has
+// expired: what was asked for has happened, and most APIs do not say how long
+// their answers are.
+const lateAnswer = 10 * time.Second
+
 // A watch ends a call that takes too long, by kind of wait. From time to time
 // it looks at what the call counts anyway, so a byte that passes costs no look
 // at a clock, and a call that is over soon costs one timer and no more.
@@ -95,16 +100,27 @@ func (w *watch) advance(to int32) {
 
 // answered enters the last phase. It returns why the answer may not be passed
 // on, if that is so: a token that expired while the upstream was thinking is
-// good for an answer that is ready, and not for a stream.
+// good for an answer, and not for a stream. Of an answer that is not known to
+// be short, it is good for what comes within lateAnswer.
 func (w *watch) answered(ctx context.Context, stream, long bool) *refusal.Refusal {
 	w.stream.Store(stream)
 	w.long.Store(long)
 	w.phase.Store(answering)
-	if long {
-		w.interruptible(ctx)
-		if !w.expires.IsZero() && !time.Now().Before(w.expires) {
-			return expiredRefusal()
-		}
+	if !long {
+		return nil
+	}
+	w.interruptible(ctx)
+	now := time.Now()
+	if w.expires.IsZero() || now.Before(w.expires) {
+		return nil
+	}
+	if stream {
+		return expiredRefusal()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.expires = now.Add(lateAnswer); !w.over {
+		w.timer.Reset(w.next(now))
 	}
 	return nil
 }

@@ -68,6 +68,16 @@ func TestWatch(t *testing.T) {
 				w.result.RequestBytes.Add(1)
 			}
 		}, time.Minute + time.Second, "TOKEN_EXPIRED", 61 * time.Second, 62 * time.Second},
+		{"an answer that begins after its token's end has a moment", func(w *watch) {
+			w.advance(waiting)
+			time.Sleep(time.Minute)
+			w.answered(context.Background(), false, true)
+			w.inAnswer.Store(true)
+			for range 1000 {
+				time.Sleep(time.Second)
+				w.result.ResponseBytes.Add(1)
+			}
+		}, time.Second, "TOKEN_EXPIRED", 70 * time.Second, 71 * time.Second},
 		{"what is asked is answered, though the token has expired", func(w *watch) { w.advance(waiting) }, time.Second, "UPSTREAM_TIMEOUT:first_byte", 2 * time.Minute, 140 * time.Second},
 	}
 	for _, tt := range tests {
@@ -99,6 +109,10 @@ func TestAnExpiredTokenOpensNoStream(t *testing.T) {
 	if r := w.answered(t.Context(), false, false); r != nil {
 		t.Errorf("an answer that is ready: %v", r)
 	}
+	if r := w.answered(t.Context(), false, true); r != nil {
+		t.Errorf("an answer of unknown length: %v", r)
+	}
+	w.expires = time.Now().Add(-time.Second)
 	if r := w.answered(t.Context(), true, true); r == nil || r.Code != "TOKEN_EXPIRED" {
 		t.Errorf("a stream: %v", r)
 	}
