@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -35,12 +36,21 @@ type part struct {
 type handle struct {
 	file
 	refs atomic.Int32
+	is   fs.FileInfo // the writer's; nil before it has looked
 }
 
 func newHandle(f file) *handle {
 	h := &handle{file: f}
 	h.refs.Store(1)
 	return h
+}
+
+// identity returns what tells the file from others.
+func (h *handle) identity() (_ fs.FileInfo, err error) {
+	if h.is == nil {
+		h.is, err = h.Stat()
+	}
+	return h.is, err
 }
 
 func (h *handle) release() {

@@ -57,6 +57,7 @@ type writer struct {
 
 	// Of syncs that nobody waits for.
 	due      time.Time // when tail is to be synced
+	timer    *time.Timer
 	syncing  bool
 	syncTail int // bytes of tail, and seq, that the running sync covers
 	syncSeq  uint64
@@ -102,9 +103,13 @@ func (w *writer) run() {
 func (w *writer) idle() {
 	var due <-chan time.Time
 	if len(w.tail) > 0 && !w.syncing {
-		t := time.NewTimer(time.Until(w.due))
-		defer t.Stop()
-		due = t.C
+		if w.timer == nil {
+			w.timer = time.NewTimer(time.Until(w.due))
+		} else {
+			w.timer.Reset(time.Until(w.due))
+		}
+		defer w.timer.Stop()
+		due = w.timer.C
 	}
 	select {
 	case <-w.l.queue.wake:
