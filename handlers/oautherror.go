@@ -28,6 +28,7 @@ var oauthErrors = map[string]string{
 	"SERVICE_REQUIRED":                      "invalid_target",
 	"SERVICE_MISMATCH":                      "invalid_target",
 	"GRANT_TYPE_UNSUPPORTED":                "unsupported_grant_type",
+	"BUDGET_EXHAUSTED":                      "invalid_request",
 	"DPOP_PROOF_INVALID":                    "invalid_dpop_proof", // RFC 9449, section 5
 	"TOKEN_BINDING_REQUIRED":                "invalid_dpop_proof",
 	"DPOP_NONCE_REQUIRED":                   "use_dpop_nonce",

@@ -55,7 +55,9 @@ func (rq *request) refuse(r *refusal.Refusal) {
 	} else if r.Status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="caddyvault"`)
 	}
-	if r.RetryAfter > 0 {
+	if refusal.Lasting(code) {
+		h.Set("X-Should-Retry", "false") // libraries of OpenAI, Anthropic and others look here
+	} else if r.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(math.Ceil(float64(r.RetryAfter)/float64(time.Second)))))
 	}
 	status := r.Status

@@ -92,8 +92,12 @@ func checkProblem(t testing.TB, r refusal, got reply) map[string]string {
 	if challenge := got.header.Get("WWW-Authenticate"); (got.status == 401) != (challenge != "") {
 		t.Errorf("status %d with WWW-Authenticate %q", got.status, challenge)
 	}
-	if retry := got.header.Get("Retry-After"); got.status == 429 && retry == "" {
-		t.Error("429 without Retry-After")
+	spent := r.code == "BUDGET_EXHAUSTED" // for good
+	if retry := got.header.Get("Retry-After"); got.status == 429 && (retry == "") != spent {
+		t.Errorf("429 with Retry-After %q", retry)
+	}
+	if retry := got.header.Get("X-Should-Retry"); (retry == "false") != spent && got.status == 429 {
+		t.Errorf("X-Should-Retry %q", retry)
 	}
 	out := map[string]string{}
 	if r.method == "HEAD" {

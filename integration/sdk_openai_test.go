@@ -19,8 +19,11 @@ func TestOpenAI(t *testing.T) {
 			"openai:chat:write", "openai:responses:write", "openai:embeddings:write", "openai:files:read", "openai:files:write",
 			"openai:audio:write", "openai:moderations:write", "openai:models:read",
 		},
-		standIn:  openAI,
-		env:      func(s *server) []string { return []string{"OPENAI_BASE_URL=" + s.proxyURL("openai")} },
+		standIn: openAI,
+		env: func(s *server) []string {
+			once := s.issueWith(`"service":"openai","scope":["openai:moderations:write"],"maxCalls":1`)
+			return []string{"OPENAI_BASE_URL=" + s.proxyURL("openai"), "OPENAI_ONCE=" + once.Token}
+		},
 		keyNames: []string{"OPENAI_API_KEY"},
 		givesUp:  true,
 		want: `{
@@ -34,7 +37,8 @@ func TestOpenAI(t *testing.T) {
 			"upstreamRefuses": {"class": "AuthenticationError", "status": 401, "message": "401 Incorrect API key provided: [REDACTED:openai_key].", "vaultError": null},
 			"vaultRefuses": {"class": "PermissionDeniedError", "status": 403, "message": "403 \"INSUFFICIENT_SCOPE:openai:vector_stores:read\"", "vaultError": "INSUFFICIENT_SCOPE:openai:vector_stores:read"},
 			"noEndpoint": {"class": "NotFoundError", "status": 404, "message": "404 \"NO_ENDPOINT\"", "vaultError": "NO_ENDPOINT"},
-			"notAToken": {"class": "AuthenticationError", "status": 401, "message": "401 \"TOKEN_INVALID\"", "vaultError": "TOKEN_INVALID"}
+			"notAToken": {"class": "AuthenticationError", "status": 401, "message": "401 \"TOKEN_INVALID\"", "vaultError": "TOKEN_INVALID"},
+			"spent": {"class": "RateLimitError", "status": 429, "message": "429 \"BUDGET_EXHAUSTED\"", "vaultError": "BUDGET_EXHAUSTED"}, "tries": 2
 		}`,
 	})
 }

@@ -181,6 +181,19 @@ var statuses = map[string]int{
 	"SECRET_ORIGIN_MISMATCH": http.StatusServiceUnavailable,
 }
 
+// lasting are codes whose statuses clients take for a reason to try again at
+// once, which helps nobody: a budget never comes back, and an administrator
+// does not come in seconds.
+var lasting = map[string]bool{
+	"BUDGET_EXHAUSTED":       true,
+	"MISSING_MASTER_SECRET":  true,
+	"SECRET_ORIGIN_MISMATCH": true,
+}
+
+// Lasting reports whether the same request would be refused again, though its
+// status says that it might not.
+func Lasting(code string) bool { return lasting[Base(code)] }
+
 // Status returns the HTTP status of a code: 400 for one that has none of its
 // own, which is what <FIELD>_REQUIRED and <FIELD>_INVALID are.
 func Status(code string) int {

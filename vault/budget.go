@@ -156,9 +156,8 @@ func (l *limit) spent() *refusal.Refusal {
 }
 
 func exhausted(of string) *refusal.Refusal {
-	r := refusal.New("BUDGET_EXHAUSTED", "the token's budget of %s is spent", of).WithHint("issue a new token")
-	r.RetryAfter = time.Second // with another token, at once
-	return r
+	return refusal.New("BUDGET_EXHAUSTED", "the token's budget of %s is spent", of).
+		WithHint("the same token will not do again: issue a new one")
 }
 
 // release gives back a call that did not start.

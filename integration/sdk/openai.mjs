@@ -61,4 +61,17 @@ await refused('vaultRefuses', () => client.vectorStores.list());
 await refused('noEndpoint', () => client.fineTuning.jobs.list());
 await refused('notAToken', () => client.withOptions({ apiKey: 'sk-none' }).models.list());
 
+// A budget that is spent does not come back, and the library does not try.
+let tries = 0;
+const once = client.withOptions({
+  apiKey: process.env.OPENAI_ONCE,
+  fetch: (...args) => {
+    tries++;
+    return fetch(...args);
+  },
+});
+await once.moderations.create({ input: 'y' });
+await refused('spent', () => once.moderations.create({ input: 'z' }));
+note('tries', tries);
+
 report();
