@@ -3,7 +3,10 @@ package agents
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -121,8 +124,64 @@ func TestKeys(t *testing.T) {
 	if x := x.With(copied); len(x.All()) != 2 || x.Get("copy") != copied {
 		t.Error("an added agent")
 	}
+	both := x.With(copied)
+	if both.ByKey(old, epoch) != nil || x.ByKey(old, epoch) != a || both.Without("copy").ByKey(old, epoch) != a {
+		t.Error("a key that two agents have for a while")
+	}
 	if n := testing.AllocsPerRun(100, func() { x.Get("a") }); n != 0 {
 		t.Errorf("a look-up allocates %v times", n)
+	}
+}
+
+// TestIndexChanges makes many changes and compares with an index made at once.
+func TestIndexChanges(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	x, now := NewIndex(nil), map[string]*Agent{}
+	var keys []Key
+	var texts []string
+	for range 64 {
+		text, k := NewKey(epoch)
+		keys, texts = append(keys, k), append(texts, text)
+	}
+	for range 2000 {
+		before, id := x, fmt.Sprint(rnd.IntN(40))
+		old := before.Get(id)
+		if rnd.IntN(3) == 0 {
+			x = x.Without(id)
+			delete(now, id)
+		} else {
+			a := &Agent{Record: Record{ID: id, Keys: []Key{keys[rnd.IntN(len(keys))]}}, Used: new(atomic.Int64)}
+			x, now[id] = x.With(a), a
+		}
+		if before.Get(id) != old {
+			t.Fatal("a change shows in the index before it")
+		}
+	}
+	fresh := NewIndex(slices.Collect(maps.Values(now)))
+	if !slices.Equal(x.All(), fresh.All()) || len(x.All()) != len(now) {
+		t.Errorf("%d agents, want %d", len(x.All()), len(now))
+	}
+	for _, text := range texts {
+		if x.ByKey(text, epoch) != fresh.ByKey(text, epoch) {
+			t.Error("a key of another agent")
+		}
+	}
+}
+
+// BenchmarkAdd adds one agent to many.
+func BenchmarkAdd(b *testing.B) {
+	for _, n := range []int{100, 10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			all := make([]*Agent, n)
+			for i := range all {
+				_, k := NewKey(epoch)
+				all[i] = &Agent{Record: Record{ID: fmt.Sprint(i), Keys: []Key{k}}, Used: new(atomic.Int64)}
+			}
+			x := NewIndex(all)
+			for b.Loop() {
+				x = x.With(all[0])
+			}
+		})
 	}
 }
 

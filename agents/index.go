@@ -17,10 +17,11 @@ type Agent struct {
 	Used *atomic.Int64
 }
 
-// Index is all agents at one time. It is immutable; a change makes another.
+// Index is all agents at one time. It is immutable; a change makes another,
+// which shares with it what is the same.
 type Index struct {
-	byID map[string]*Agent
-	keys map[string]keyOf // by the key's id
+	byID table[*Agent]
+	keys table[[]keyOf] // by the key's id: those who have it
 }
 
 type keyOf struct {
@@ -30,18 +31,12 @@ type keyOf struct {
 
 // NewIndex returns the index of the agents.
 func NewIndex(agents []*Agent) *Index {
-	x := &Index{byID: make(map[string]*Agent, len(agents)), keys: make(map[string]keyOf, len(agents))}
+	x := new(Index)
 	for _, a := range agents {
-		x.byID[a.ID] = a
+		x.byID.put(a.ID, a)
 		for i := range a.Keys {
-			k := &a.Keys[i]
-			// An id that two agents have comes of a file copied by hand: it
-			// is nobody's.
-			if other, taken := x.keys[k.ID]; taken && other.agent != a {
-				x.keys[k.ID] = keyOf{}
-				continue
-			}
-			x.keys[k.ID] = keyOf{a, k}
+			id := a.Keys[i].ID
+			x.keys.put(id, append(slices.Clip(x.keys.get(id)), keyOf{a, &a.Keys[i]}))
 		}
 	}
 	return x
@@ -54,24 +49,40 @@ func (x *Index) With(a *Agent) *Index { return x.but(a.ID, a) }
 func (x *Index) Without(id string) *Index { return x.but(id, nil) }
 
 func (x *Index) but(id string, a *Agent) *Index {
-	all := make([]*Agent, 0, len(x.byID)+1)
-	for other, agent := range x.byID {
-		if other != id {
-			all = append(all, agent)
+	next := *x
+	if before := x.byID.get(id); before != nil {
+		for _, k := range before.Keys {
+			others := slices.DeleteFunc(slices.Clone(next.keys.get(k.ID)), func(o keyOf) bool { return o.agent == before })
+			if len(others) > 0 {
+				next.keys.set(k.ID, others)
+			} else {
+				next.keys.drop(k.ID)
+			}
 		}
 	}
-	if a != nil {
-		all = append(all, a)
+	if a == nil {
+		next.byID.drop(id)
+		return &next
 	}
-	return NewIndex(all)
+	next.byID.set(id, a)
+	for i := range a.Keys {
+		k := a.Keys[i].ID
+		next.keys.set(k, append(slices.Clip(next.keys.get(k)), keyOf{a, &a.Keys[i]}))
+	}
+	return &next
 }
 
 // Get returns an agent, or nil if it has no record.
-func (x *Index) Get(id string) *Agent { return x.byID[id] }
+func (x *Index) Get(id string) *Agent { return x.byID.get(id) }
 
 // All returns the agents in the order of their ids.
 func (x *Index) All() []*Agent {
-	return slices.SortedFunc(maps.Values(x.byID), func(a, b *Agent) int { return strings.Compare(a.ID, b.ID) })
+	var all []*Agent
+	for _, m := range x.byID {
+		all = slices.AppendSeq(all, maps.Values(m))
+	}
+	slices.SortFunc(all, func(a, b *Agent) int { return strings.Compare(a.ID, b.ID) })
+	return all
 }
 
 // ByKey returns the agent that a key is of, or nil. That the agent is disabled
@@ -81,9 +92,10 @@ func (x *Index) ByKey(text string, now time.Time) *Agent {
 	if !ok {
 		return nil
 	}
-	found := x.keys[id]
-	if found.agent == nil || !found.key.matches(text) || !found.key.works(now) {
+	// An id that two agents have comes of a file copied by hand: it is nobody's.
+	found := x.keys.get(id)
+	if len(found) != 1 || !found[0].key.matches(text) || !found[0].key.works(now) {
 		return nil
 	}
-	return found.agent
+	return found[0].agent
 }
