@@ -112,7 +112,7 @@ environment:
   VAULT_DATA_DIR          default $AGENTVAULT_DIR/data
   AGENTVAULT_DIR          default: the directory of this program
   AGENTVAULT_AGENT_ID     default main, or whose the key is
-  AGENTVAULT_AGENT_KEY    the agent's key (cva_...), where the vault wants one
+  AGENTVAULT_AGENT_KEY    the agent's key (cva_...) or JWT, where the vault wants one
   AGENTVAULT_TTL          life of a token in seconds, default 300
   AGENTVAULT_SESSION_ID   optional, as is AGENTVAULT_TASK_ID
   AGENTVAULT_CURL_CONFIG  optional: a curl configuration file, for a vault that
@@ -323,7 +323,7 @@ _agentvault_as_agent() {
 	av_key=$(_agentvault_trim "${AGENTVAULT_AGENT_KEY:-}")
 	case $av_key in
 	'') _agentvault_request "$@" ;;
-	*[!0-9A-Za-z_]*) _agentvault_misuse 'AGENTVAULT_AGENT_KEY is not a key of an agent' ;;
+	*[!0-9A-Za-z_.-]*) _agentvault_misuse 'AGENTVAULT_AGENT_KEY is not a key of an agent' ;;
 	*) _agentvault_request "$1" "$2" -H @<(printf 'Authorization: Bearer %s\n' "$av_key") "${@:3}" ;;
 	esac
 }

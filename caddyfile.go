@@ -60,7 +60,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //				audience    <name...>
 //				claim       <claim>
 //				map         <pattern> <agentId>
-//				require     <claim> <pattern>
+//				require     <claim> <pattern...>
 //				group_claim <claim>
 //				keys        <url>|<file>
 //				algorithms  <name...>

@@ -77,8 +77,8 @@ type IssuerRequirement struct {
 	// list of texts one of which matches.
 	Claim string `json:"claim"`
 
-	// What it is like, as in `map`.
-	Pattern string `json:"pattern"`
+	// What it is like, as in `map`; one of these has to match.
+	Patterns []string `json:"patterns"`
 }
 
 // rules are the settings as package identity takes them.
@@ -91,7 +91,7 @@ func (i *Issuer) rules() identity.Rules {
 		r.Map = append(r.Map, [2]string{m.Pattern, m.AgentID})
 	}
 	for _, q := range i.Require {
-		r.Require = append(r.Require, [2]string{q.Claim, q.Pattern})
+		r.Require = append(r.Require, identity.Requirement{Claim: q.Claim, Patterns: q.Patterns})
 	}
 	return r
 }
@@ -247,13 +247,6 @@ func (i *Issuer) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func (i *Issuer) setting(d *caddyfile.Dispenser, setting string) error {
-	two := func() (one, other string, err error) {
-		args := d.RemainingArgs()
-		if len(args) != 2 {
-			return "", "", d.ArgErr()
-		}
-		return args[0], args[1], noBlock(d)
-	}
 	var list []string
 	var err error
 	switch setting {
@@ -263,13 +256,16 @@ func (i *Issuer) setting(d *caddyfile.Dispenser, setting string) error {
 	case "claim":
 		err = oneArg(d, &i.Claim)
 	case "map":
-		var m IssuerMap
-		m.Pattern, m.AgentID, err = two()
-		i.Map = append(i.Map, m)
+		if err = manyArgs(d, &list); err == nil && len(list) != 2 {
+			err = d.ArgErr()
+		}
+		if err == nil {
+			i.Map = append(i.Map, IssuerMap{list[0], list[1]})
+		}
 	case "require":
-		var q IssuerRequirement
-		q.Claim, q.Pattern, err = two()
-		i.Require = append(i.Require, q)
+		if err = manyArgs(d, &list); err == nil {
+			i.Require = append(i.Require, IssuerRequirement{list[0], list[1:]})
+		}
 	case "group_claim":
 		err = oneArg(d, &i.GroupClaim)
 	case "keys":

@@ -1,12 +1,23 @@
 package caddyvault
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddyvault/caddyvault/identity"
 )
 
 // TestIssuerCaddyfile reads every setting, and JSON is the same.
@@ -20,7 +31,7 @@ func TestIssuerCaddyfile(t *testing.T) {
 				claim /x/y
 				map team/* team/*
 				map other x
-				require env prod
+				require env prod stage-*
 				group_claim groups
 				keys https://issuer.example.com/keys
 				algorithms RS256 ES256
@@ -43,7 +54,7 @@ func TestIssuerCaddyfile(t *testing.T) {
 	}
 	want := `{"agents":{"issuers":[{"algorithms":["RS256","ES256"],"audience":["a","b","c"],"claim":"/x/y","group_claim":"groups","issuer":"https://issuer.example.com",` +
 		`"keys":"https://issuer.example.com/keys","map":[{"agent_id":"team/*","pattern":"team/*"},{"agent_id":"x","pattern":"other"}],"max_stale":7200000000000,` +
-		`"require":[{"claim":"env","pattern":"prod"}],"tls_ca":"./ca.pem"},{"audience":["vault"],"issuer":"kubernetes/serviceaccount","keys":"./keys.json"}]}}`
+		`"require":[{"claim":"env","patterns":["prod","stage-*"]}],"tls_ca":"./ca.pem"},{"audience":["vault"],"issuer":"kubernetes/serviceaccount","keys":"./keys.json"}]}}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -62,7 +73,7 @@ func TestIssuerErrors(t *testing.T) {
 		{"audience a\nmap x *", "the agent \"*\" has 1 *"},
 		{"audience a\nmap */* *-*", "between two *"},
 		{"audience a\nmap x group:y", "cannot be the id of an agent"},
-		{"audience a\nrequire x", "wrong argument count"},
+		{"audience a\nrequire x", "name a claim and what it is like"},
 		{"audience a\nalgorithms HS256", `"HS256" is none of`},
 		{"audience a\nalgorithms none", `"none" is none of`},
 		{"audience a\nmax_stale 5s", "less than a minute"},
@@ -138,5 +149,87 @@ func TestIssuerProvision(t *testing.T) {
 	issuerKeys.Range(func(any, any) bool { left++; return true })
 	if left != 0 {
 		t.Errorf("%d sources are left", left)
+	}
+}
+
+// TestIssuerExamples shows each example JWTs as the platform makes them.
+func TestIssuerExamples(t *testing.T) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := base64.RawURLEncoding.EncodeToString(private.Public().(ed25519.PublicKey))
+	keys := filepath.Join(t.TempDir(), "keys.json")
+	if err := os.WriteFile(keys, []byte(`{"keys":[{"kty":"OKP","crv":"Ed25519","use":"jwt-svid","x":"`+public+`"}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	github := jwt.MapClaims{
+		"iss": "https://token.actions.githubusercontent.com", "aud": "https://vault.example.com", "sub": "repo:octo-org/app:ref:refs/heads/main",
+		"repository": "octo-org/app", "repository_owner": "octo-org", "repository_owner_id": "65", "ref": "refs/heads/main", "event_name": "push", "run_attempt": "1",
+	}
+	kubernetes := jwt.MapClaims{
+		"iss": "https://kubernetes.default.svc.cluster.local", "aud": []string{"https://vault.example.com"}, "sub": "system:serviceaccount:research:reader",
+		"kubernetes.io": map[string]any{"namespace": "research", "serviceaccount": map[string]any{"name": "reader", "uid": "1"}},
+	}
+	spiffe := jwt.MapClaims{"iss": "https://oidc.corp.example", "aud": []string{"spiffe://corp.example/vault"}, "sub": "spiffe://corp.example/agents/tony"}
+	for _, tt := range []struct {
+		example string
+		claims  jwt.MapClaims
+		changes jwt.MapClaims
+		want    string
+	}{
+		{"github-actions", github, nil, "ci/app"},
+		{"github-actions", github, jwt.MapClaims{"repository": "octo-org/app/x"}, ""},
+		{"github-actions", github, jwt.MapClaims{"repository": "evil-org/app"}, ""},
+		{"github-actions", github, jwt.MapClaims{"repository_owner_id": "650"}, ""},
+		{"github-actions", github, jwt.MapClaims{"ref": "refs/pull/1/merge"}, ""},
+		{"github-actions", github, jwt.MapClaims{"event_name": "pull_request_target"}, ""},
+		{"github-actions", github, jwt.MapClaims{"aud": "https://github.com/octo-org"}, ""},
+		{"kubernetes", kubernetes, nil, "k8s/research/reader"},
+		{"kubernetes", kubernetes, jwt.MapClaims{"sub": "system:node:n1"}, ""},
+		{"kubernetes", kubernetes, jwt.MapClaims{"aud": []string{"https://kubernetes.default.svc.cluster.local"}}, ""},
+		{"spiffe", spiffe, nil, "tony"},
+		{"spiffe", spiffe, jwt.MapClaims{"sub": "spiffe://corp.example/ns/research/sa/reader"}, "research/reader"},
+		{"spiffe", spiffe, jwt.MapClaims{"sub": "spiffe://evil.example/agents/tony"}, ""},
+	} {
+		text, err := os.ReadFile("examples/" + tt.example + "/Caddyfile")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := adapt(string(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var app App
+		b, err := json.Marshal(cfg["apps"].(map[string]any)["vault"])
+		if err == nil {
+			err = json.Unmarshal(b, &app)
+		}
+		if err != nil || len(app.Agents.Issuers) != 1 {
+			t.Fatal(err, app.Agents)
+		}
+		conf := app.Agents.Issuers[0]
+		source, err := identity.NewSource(identity.Place{Issuer: conf.Issuer, Keys: keys})
+		if err != nil {
+			t.Fatal(err)
+		}
+		trusted, err := identity.NewIssuer(conf.rules(), source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		claims := maps.Clone(tt.claims)
+		claims["exp"] = time.Now().Add(time.Minute).Unix()
+		maps.Copy(claims, tt.changes)
+		raw, err := jwt.NewWithClaims(jwt.SigningMethodEdDSA, claims).SignedString(private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		who, known, refused := identity.NewIssuers([]*identity.TrustedIssuer{trusted}).Agent(t.Context(), raw)
+		if !known || who.ID != tt.want || (refused == nil) != (tt.want != "") {
+			t.Errorf("%s with %v: %q, %v", tt.example, tt.changes, who.ID, refused)
+		}
+		if err := source.Destruct(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -81,7 +81,7 @@ environment:
   VAULT_DATA_DIR          default ./data
   AGENTVAULT_DIR          where .env and data are, default the current directory
   AGENTVAULT_AGENT_ID     default main, or whose the key is
-  AGENTVAULT_AGENT_KEY    the agent's key (cva_...), where the vault wants one
+  AGENTVAULT_AGENT_KEY    the agent's key (cva_...) or JWT, where the vault wants one
   AGENTVAULT_TTL          life of a token in seconds, default 300
   AGENTVAULT_SESSION_ID   optional, as is AGENTVAULT_TASK_ID
   AGENTVAULT_TOKEN        for call

@@ -201,7 +201,8 @@ func (f *fetcher) get(ctx context.Context, u *url.URL) ([]byte, http.Header, err
 	if err != nil {
 		return nil, nil, err
 	}
-	req.Header.Set("Accept", "application/json")
+	// A Kubernetes API server gives its key set as nothing but this type.
+	req.Header.Set("Accept", "application/jwk-set+json, application/json, */*;q=0.5")
 	req.Header.Set("User-Agent", "caddyvault")
 	// The transport follows no redirects.
 	res, err := transport.RoundTrip(req)

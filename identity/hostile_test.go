@@ -181,8 +181,8 @@ func hostile() map[string]string {
 // TestHostile shows each of them, beside a good one that differs in nothing
 // else.
 func TestHostile(t *testing.T) {
-	trusted := newTrusted(t, Rules{Map: [][2]string{{"agents/*", "*"}}, Require: [][2]string{{"sub", "agents/**"}}}, fixed(t, jwksOf("rsa", "p256", "ed")))
-	requiring := newTrusted(t, Rules{Map: [][2]string{{"agents/*", "*"}}, Require: [][2]string{{"env", "prod"}}}, fixed(t, jwksOf("rsa", "p256", "ed")))
+	trusted := newTrusted(t, Rules{Map: [][2]string{{"agents/*", "*"}}, Require: []Requirement{{"sub", []string{"agents/**"}}}}, fixed(t, jwksOf("rsa", "p256", "ed")))
+	requiring := newTrusted(t, Rules{Map: [][2]string{{"agents/*", "*"}}, Require: []Requirement{{"env", []string{"prod", "stage"}}}}, fixed(t, jwksOf("rsa", "p256", "ed")))
 	if who, known, refused := NewIssuers([]*TrustedIssuer{trusted}).Agent(t.Context(), signed(with("sub", "agents/tony"))); !known || refused != nil || who.ID != "tony" {
 		t.Fatalf("a good one: %+v %v", who, refused)
 	}

@@ -38,8 +38,8 @@ type Rules struct {
 	// first that matches holds. Without, the value is the agent.
 	Map [][2]string
 
-	// Require are pairs of a claim and a pattern that it must match.
-	Require [][2]string
+	// Require are claims and the patterns one of which they must match.
+	Require []Requirement
 
 	// GroupClaim has the agent's groups, if it is set.
 	GroupClaim string
@@ -57,9 +57,15 @@ type TrustedIssuer struct {
 	require []requirement
 }
 
+// Requirement is a claim that a JWT must have.
+type Requirement struct {
+	Claim    string
+	Patterns []string
+}
+
 type requirement struct {
-	claim, text string
-	pattern     *pattern
+	Requirement
+	patterns []*pattern
 }
 
 // holds reports whether a claim matches: its text, or one of a list.
@@ -69,8 +75,7 @@ func (r requirement) holds(v jsontext.Value) bool {
 		list, ok = []string{s}, true
 	}
 	return ok && slices.ContainsFunc(list, func(s string) bool {
-		_, matches := r.pattern.match(s)
-		return matches
+		return slices.ContainsFunc(r.patterns, func(p *pattern) bool { _, matches := p.match(s); return matches })
 	})
 }
 
@@ -107,12 +112,19 @@ func NewIssuer(r Rules, keys *Source) (*TrustedIssuer, error) {
 		}
 		t.maps = append(t.maps, m)
 	}
-	for _, pair := range r.Require {
-		p, err := newPattern(pair[1])
-		if err != nil || pair[0] == "" {
-			return nil, errors.Join(errors.New("require: name a claim and a pattern"), err)
+	for _, asked := range r.Require {
+		if asked.Claim == "" || len(asked.Patterns) == 0 {
+			return nil, errors.New("require: name a claim and what it is like")
 		}
-		t.require = append(t.require, requirement{pair[0], pair[1], p})
+		q := requirement{Requirement: asked}
+		for _, text := range asked.Patterns {
+			p, err := newPattern(text)
+			if err != nil {
+				return nil, fmt.Errorf("require: %w", err)
+			}
+			q.patterns = append(q.patterns, p)
+		}
+		t.require = append(t.require, q)
 	}
 	// The library checks what claims says, too.
 	t.parser = jwt.NewParser(jwt.WithValidMethods(r.Algorithms), jwt.WithStrictDecoding(), jwt.WithIssuer(r.Issuer),
@@ -239,9 +251,9 @@ func (t *TrustedIssuer) check(c *claims) *refusal.Refusal {
 		return t.invalid("it is bound to a key by cnf, which a bearer cannot show")
 	}
 	for _, r := range t.require {
-		v, ok := c.at(r.claim)
+		v, ok := c.at(r.Claim)
 		if !ok || !r.holds(v) {
-			return t.invalid("its claim %s is not what this vault requires", r.claim).WithHint("it has to be like %s", r.text)
+			return t.invalid("its claim %s is not what this vault requires", r.Claim).WithHint("it has to be like %s", strings.Join(r.Patterns, " or "))
 		}
 	}
 	return nil

@@ -64,8 +64,8 @@ func TestClaims(t *testing.T) {
 		"groups of no use":    {rules: Rules{GroupClaim: "groups"}, payload: with("groups", map[string]any{"a": true}), want: Agent{ID: "tony"}},
 		"groups, not all":     {rules: Rules{GroupClaim: "groups"}, payload: with("groups", []any{"a", 1}), want: Agent{ID: "tony"}},
 		"mapped":              {rules: Rules{Map: [][2]string{{"nobody", "x"}, {"to*", "agents/*"}}}, payload: goodClaims(nil), want: Agent{ID: "agents/ny"}},
-		"required":            {rules: Rules{Require: [][2]string{{"env", "prod-*"}, {"verified", "true"}, {"id", "42"}}}, payload: goodClaims(map[string]any{"env": "prod-1", "verified": true, "id": 42}), want: Agent{ID: "tony"}},
-		"required, of a list": {rules: Rules{Require: [][2]string{{"groups", "vault"}}}, payload: with("groups", []string{"a", "vault"}), want: Agent{ID: "tony"}},
+		"required":            {rules: Rules{Require: []Requirement{{"env", []string{"test", "prod-*"}}, {"verified", []string{"true"}}, {"id", []string{"42"}}}}, payload: goodClaims(map[string]any{"env": "prod-1", "verified": true, "id": 42}), want: Agent{ID: "tony"}},
+		"required, of a list": {rules: Rules{Require: []Requirement{{"groups", []string{"vault"}}}}, payload: with("groups", []string{"a", "vault"}), want: Agent{ID: "tony"}},
 	} {
 		if tt.header == "" {
 			tt.header = edHeader("")
@@ -114,8 +114,9 @@ func TestRulesRefused(t *testing.T) {
 		"stars with a dash":  {Map: [][2]string{{"*/*", "*-*"}}},
 		"three stars":        {Map: [][2]string{{"a***", "x"}}},
 		"no pattern":         {Map: [][2]string{{"", "x"}}},
-		"require nothing":    {Require: [][2]string{{"", "x"}}},
-		"require no pattern": {Require: [][2]string{{"a", ""}}},
+		"require nothing":    {Require: []Requirement{{"", []string{"x"}}}},
+		"require no values":  {Require: []Requirement{{"a", nil}}},
+		"require no pattern": {Require: []Requirement{{"a", []string{"x", ""}}}},
 	} {
 		r.Issuer = testIssuer
 		if r.Audiences == nil {

@@ -101,6 +101,8 @@ func TestExamples(t *testing.T) {
 			case ".service":
 				checkUnit(t, path)
 				return
+			case ".md": // see pages
+				return
 			case ".json":
 				validate(t, path, "")
 				examine(t, path)
@@ -171,6 +173,11 @@ func pages(t *testing.T) []string {
 	if err != nil || len(list) < 8 {
 		t.Fatalf("%d pages, %v", len(list), err)
 	}
+	readmes, err := filepath.Glob(root + "/examples/*/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list = append(list, readmes...)
 	return append(list, root+"/README.md", root+"/CONTRIBUTING.md", root+"/SECURITY.md", root+"/CHANGELOG.md", root+"/SKILL.md", root+"/bench/README.md")
 }
 
