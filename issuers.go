@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -173,14 +172,7 @@ func (a *App) issuerSource(conf *Issuer, allowed []netip.Prefix) (*identity.Sour
 		}
 		*s.into = value
 	}
-	// The operator may name a host inside; an issuer may not send the vault to
-	// another one there.
-	place.Control = func(host string, named bool) func(network, address string, c syscall.RawConn) error {
-		if named {
-			return upstream.GuardFor(host, []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")})
-		}
-		return upstream.GuardFor("", allowed)
-	}
+	place.Control = upstream.IssuerGuard(allowed)
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q", place.Issuer, place.Keys, place.Roots, allowed))
 	pooled := string(sum[:])
 	source, _, err := issuerKeys.LoadOrNew(pooled, func() (caddy.Destructor, error) { return identity.NewSource(place) })

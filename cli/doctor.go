@@ -54,20 +54,21 @@ func (r *report) clean(text string, f func()) {
 }
 
 func (t *terminal) doctorCommand() *cobra.Command {
-	cmd := t.command("doctor [--config <file>] [--adapter <name>] [--data-dir <dir>] [--services-dir <dir>]", "Look for what makes a vault less safe", 0, 0, t.runDoctor)
+	cmd := t.command("doctor [--config <file>] [--adapter <name>] [--data-dir <dir>] [--services-dir <dir>] [--online]", "Look for what makes a vault less safe", 0, 0, t.runDoctor)
 	cmd.Long = `Look for what makes a vault less safe, without a vault running and without
 changing anything: who can read its files, keys in the environment, listeners
 without TLS, an open admin API, services that let everybody in, logs that show
-tokens. One line a finding: ok, warning or problem. The exit status is 1 if
+tokens. With --online, trusted issuers are asked for their keys. One line a finding: ok, warning or problem. The exit status is 1 if
 there is a problem.`
 	cmd.Flags().String("config", "", "the configuration (default: ./Caddyfile if there is one)")
 	cmd.Flags().String("adapter", "", "the configuration's adapter (default: by its name)")
 	cmd.Flags().String("data-dir", "", "the data directory (default: that of the configuration)")
 	cmd.Flags().String("services-dir", "", "the services directory (default: that of the configuration)")
+	cmd.Flags().Bool("online", false, "ask the issuers of JWTs for their keys, as the vault would")
 	return jsonFlag(cmd)
 }
 
-func (t *terminal) runDoctor(_ context.Context, cmd *cobra.Command, _ []string) error {
+func (t *terminal) runDoctor(ctx context.Context, cmd *cobra.Command, _ []string) error {
 	var configFile, adapter, dataDir, servicesDir string
 	for name, into := range map[string]*string{"config": &configFile, "adapter": &adapter, "data-dir": &dataDir, "services-dir": &servicesDir} {
 		var err error
@@ -87,6 +88,11 @@ func (t *terminal) runDoctor(_ context.Context, cmd *cobra.Command, _ []string) 
 	} else if config := loadConfig(r, configFile, adapter); config != nil {
 		checkConfig(r, config)
 		app = config.at("apps", "vault")
+		online, err := cmd.Flags().GetBool("online")
+		if err != nil {
+			return err
+		}
+		checkIssuers(ctx, r, app, online)
 	}
 
 	if dataDir == "" {

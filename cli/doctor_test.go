@@ -2,8 +2,12 @@ package cli
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -153,4 +157,50 @@ func FuzzDoctorConfig(f *testing.F) {
 		}
 		_, _ = sealedNames(b)
 	})
+}
+
+func TestDoctorOnIssuers(t *testing.T) {
+	t.Setenv("CADDY_ADMIN", "")
+	const set = `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/none":
+			_, _ = io.WriteString(w, `{"keys":[]}`)
+		case "/good":
+			_, _ = io.WriteString(w, set)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer issuer.Close()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "keys.json"), set, 0o600)
+	for name, tc := range map[string]struct {
+		issuer string
+		online bool
+		want   string // a line of the report; "" for none about it
+		status int
+	}{
+		"a file":           {`{"issuer":"a","keys":` + strconv.Quote(filepath.Join(dir, "keys.json")) + `}`, false, "ok       issuer a: keys can be had (1)", 0},
+		"no file":          {`{"issuer":"a","keys":` + strconv.Quote(filepath.Join(dir, "none.json")) + `}`, false, "problem  issuer a: its keys cannot be had", 1},
+		"not asked":        {`{"issuer":"` + issuer.URL + `"}`, false, "", 0},
+		"asked":            {`{"issuer":"` + issuer.URL + `","keys":"` + issuer.URL + `/good"}`, true, "keys can be had (1)", 0},
+		"without keys":     {`{"issuer":"a","keys":"` + issuer.URL + `/none"}`, true, "it publishes no key that can be used", 1},
+		"no discovery":     {`{"issuer":"` + issuer.URL + `"}`, true, "answers with status 404", 1},
+		"no URL":           {`{"issuer":"a"}`, false, "problem  issuer a: issuer: is not a URL", 1},
+		"metadata service": {`{"issuer":"https://169.254.169.254"}`, true, "metadata", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(dir, "c.json")
+			write(t, file, strings.Replace(goodConfig, `"signing_key"`, `"agents":{"issuers":[`+tc.issuer+`]},"signing_key"`, 1), 0o600)
+			args := []string{"doctor", "--config", file, "--data-dir", filepath.Join(dir, "data"), "--services-dir", filepath.Join(dir, "s")}
+			if tc.online {
+				args = append(args, "--online")
+			}
+			res := shell{environ: []string{"AGENTVAULT_DIR=" + dir}}.run(t, args...)
+			if res.status != tc.status || !strings.Contains(res.out, tc.want) || tc.want == "" && strings.Contains(res.out, "issuer") {
+				t.Errorf("status %d, want %d and %q\n%s", res.status, tc.status, tc.want, res.out)
+			}
+		})
+	}
 }

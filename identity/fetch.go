@@ -58,7 +58,9 @@ func NewSource(p Place) (*Source, error) {
 		if p.Roots != "" {
 			return nil, errors.New("tls_ca: the keys are in a file")
 		}
-		return newSource(p.Issuer, f.file), nil
+		s := newSource(p.Issuer, f.file)
+		s.local = true
+		return s, nil
 	}
 	u, err := checkURL(p.Issuer, true)
 	if err != nil {

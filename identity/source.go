@@ -43,6 +43,7 @@ var (
 // has while it gets no others. Looking up a key that is known takes no lock.
 type Source struct {
 	name   string
+	local  bool // the keys are in a file
 	fetch  func(context.Context) (*keySet, time.Duration, error)
 	logger atomic.Pointer[zap.Logger]
 	held   atomic.Pointer[held]
@@ -101,6 +102,9 @@ func (s *Source) Destruct() error {
 	s.running.Wait()
 	return nil
 }
+
+// Local reports whether the keys are in a file.
+func (s *Source) Local() bool { return s.local }
 
 // Check asks for the keys now, and says how many there are.
 func (s *Source) Check(ctx context.Context) (int, error) {

@@ -171,3 +171,18 @@ type Control func(network, address string, c syscall.RawConn) error
 func GuardFor(hostname string, allowed []netip.Prefix) Control {
 	return newGuard(hostname, allowed).control
 }
+
+// everywhere stands for all addresses that are not forbidden to everybody.
+var everywhere = prefixes("0.0.0.0/0", "::/0")
+
+// IssuerGuard returns the hooks for connections to an issuer of JWTs. The
+// operator may name a host that is inside; the issuer may send the vault to
+// another one only if that is public or allowed.
+func IssuerGuard(allowed []netip.Prefix) func(hostname string, named bool) func(network, address string, c syscall.RawConn) error {
+	return func(hostname string, named bool) func(network, address string, c syscall.RawConn) error {
+		if named {
+			return newGuard(hostname, everywhere).control
+		}
+		return newGuard("", allowed).control
+	}
+}

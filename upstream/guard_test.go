@@ -100,3 +100,33 @@ func TestGuardRefusesWhatIsNoAddress(t *testing.T) {
 		}
 	}
 }
+
+func TestIssuerGuard(t *testing.T) {
+	hooks := IssuerGuard([]netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")})
+	for _, tt := range []struct {
+		named   bool
+		address string
+		ok      bool
+	}{
+		{true, "140.82.112.6:443", true},
+		{true, "10.9.9.9:443", true},
+		{true, "127.0.0.1:443", true},
+		{true, "[fc00::1]:443", true},
+		{true, "169.254.169.254:443", false},
+		{true, "[fd00:ec2::254]:443", false},
+		{true, "[fe80::1]:443", false},
+		{true, "0.0.0.0:443", false},
+		{false, "140.82.112.6:443", true},
+		{false, "10.1.2.3:443", true},
+		{false, "10.9.9.9:443", false},
+		{false, "127.0.0.1:443", false},
+		{false, "169.254.169.254:443", false},
+	} {
+		// A host that is an address gets no more than one that is not.
+		for _, host := range []string{"issuer.example", "10.9.9.9", "localhost"} {
+			if err := hooks(host, tt.named)("tcp", tt.address, nil); (err == nil) != tt.ok {
+				t.Errorf("%s, named %v, at %s: %v", host, tt.named, tt.address, err)
+			}
+		}
+	}
+}
