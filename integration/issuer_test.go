@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +19,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/caddyvault/caddyvault/internal/need"
 )
 
 // A foreign is an issuer of JWTs that does as it is told.
@@ -78,8 +81,8 @@ func (f *foreign) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// set is the key set.
-func (f *foreign) set() []byte {
+// jwks are the public keys.
+func (f *foreign) jwks() []map[string]string {
 	list := []map[string]string{}
 	for kid, k := range f.keys {
 		point, err := k.PublicKey.Bytes()
@@ -89,7 +92,12 @@ func (f *foreign) set() []byte {
 		text := base64.RawURLEncoding.EncodeToString
 		list = append(list, map[string]string{"kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "alg": "ES256", "x": text(point[1:33]), "y": text(point[33:])})
 	}
-	b, err := json.Marshal(map[string]any{"keys": list})
+	return list
+}
+
+// set is the key set.
+func (f *foreign) set() []byte {
+	b, err := json.Marshal(map[string]any{"keys": f.jwks()})
 	if err != nil {
 		f.t.Error(err)
 	}
@@ -312,6 +320,53 @@ func TestIssuerExchange(t *testing.T) {
 	}
 	// Trust is for who offers nothing.
 	s.issueWith(`"service":"github","scope":["github:repos:read"]`)
+}
+
+// TestIssuerStandardClient exchanges a JWT that a library has made by another.
+func TestIssuerStandardClient(t *testing.T) {
+	t.Parallel()
+	needNode(t)
+	f := newForeign(t)
+	s := issuerVault(t, f, "trust none")
+	private, err := f.keys["k1"].Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	jwk := f.jwks()[0]
+	jwk["d"] = base64.RawURLEncoding.EncodeToString(private)
+	text, err := json.Marshal(jwk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	access := "urn:ietf:params:oauth:token-type:access_token"
+	compareResults(t, s.node("exchange.mjs", "PLATFORM="+f.URL, "JWK="+string(text)), `{
+		"jwt": ["bearer","`+access+`",200], "id_token": ["bearer","`+access+`",200], "bound": ["dpop",200],
+		"audience": ["invalid_request",400], "subject": ["invalid_request",400], "group": ["unauthorized_client",400]
+	}`)
+}
+
+// TestIssuerCommands uses a JWT with the command lines.
+func TestIssuerCommands(t *testing.T) {
+	t.Parallel()
+	need.Programs(t, "bash", "curl", "jq")
+	f := newForeign(t)
+	s := issuerVault(t, f, "trust none")
+	jwt := f.jwt(s, "k1", "agents/tony", nil)
+	env := "AGENTVAULT_AGENT_KEY=" + jwt
+	out, _ := s.vaultCommand(0, []string{env}, "token", "github", "github:repos:read")
+	s.hide(strings.TrimSpace(out), "a token")
+	cmd := exec.Command("bash", "../agentvault", "token", "github", "github:repos:read")
+	cmd.Env = append(s.environment(), "VAULT_URL="+s.base, env)
+	shell, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, shell)
+	}
+	for _, token := range []string{out, string(shell)} {
+		s.hide(strings.TrimSpace(token), "a token")
+		if c := payload(t, strings.TrimSpace(token)); c["sub"] != "tony" {
+			t.Errorf("the token is for %v", c["sub"])
+		}
+	}
 }
 
 // TestIssuerAway starts a vault whose issuer is away, and has it come, rotate,

@@ -22,6 +22,14 @@ const oauthIssuer = "https://vault.test"
 // TestStandardClients has clients that nobody here wrote get and use tokens.
 func TestStandardClients(t *testing.T) {
 	t.Parallel()
+	needNode(t)
+	for name, trust := range map[string]string{"none": "loopback", "secret": "none"} {
+		t.Run(name, func(t *testing.T) { standardClient(t, name == "secret", trust) })
+	}
+}
+
+func needNode(t *testing.T) {
+	t.Helper()
 	need.Programs(t, "node")
 	if _, err := os.Stat("oauth/node_modules"); err != nil {
 		if os.Getenv("CI") != "" {
@@ -29,9 +37,21 @@ func TestStandardClients(t *testing.T) {
 		}
 		t.Skip("NOT TESTED: run npm ci in integration/oauth")
 	}
-	for name, trust := range map[string]string{"none": "loopback", "secret": "none"} {
-		t.Run(name, func(t *testing.T) { standardClient(t, name == "secret", trust) })
+}
+
+// node runs a program of the folder oauth against the server.
+func (s *server) node(program string, env ...string) string {
+	s.t.Helper()
+	cmd := exec.CommandContext(s.t.Context(), "node", program)
+	cmd.Dir = "oauth"
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "ISSUER=" + oauthIssuer, "BASE=" + s.base}, env...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		s.t.Fatalf("%v\n%s\n%s", err, out, stderr.String())
 	}
+	return string(out)
 }
 
 func standardClient(t *testing.T, secret bool, trust string) {
@@ -42,16 +62,7 @@ func standardClient(t *testing.T, secret bool, trust string) {
 		key = s.addAgent("tony", "")
 		methods = strings.Replace(methods, "none", "basic", 1) + strings.Replace(methods, "none", "post", 1)
 	}
-	cmd := exec.CommandContext(t.Context(), "node", "client.mjs")
-	cmd.Dir = "oauth"
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "ISSUER=" + oauthIssuer, "BASE=" + s.base, "AGENT=tony", "SECRET=" + key}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s\n%s", err, out, stderr.String())
-	}
-	compareResults(t, string(out), `{
+	compareResults(t, s.node("client.mjs", "AGENT=tony", "SECRET="+key), `{
 		"discovered": ["https://vault.test/oauth/token","https://vault.test/oauth/introspect","https://vault.test/oauth/revoke","https://vault.test/.well-known/jwks.json"],
 		"resource": ["https://vault.test"],
 		`+methods+`
