@@ -183,5 +183,5 @@ func readLines(r io.ReaderAt, size int64, f func(off int64, lines []byte) bool) 
 	return nil
 }
 
-// readBlock is how much readLines reads at a time.
-const readBlock = 1 << 20
+// readBlock is how much readLines reads at a time: what stays in a cache.
+const readBlock = 256 << 10

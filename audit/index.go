@@ -115,10 +115,35 @@ func (x *memIndex) entry(e uint64) {
 	}
 	x.tail = append(x.tail, e)
 	if len(x.tail) == indexRun {
-		slices.Sort(x.tail)
+		sortEntries(x.tail)
 		x.runs = append(x.runs, slices.Compact(x.tail))
 		x.tail = nil
 	}
+}
+
+// sortEntries sorts entries by their hashes, and those of one hash stay in the
+// order in which they stood, that of their offsets. It goes by digits of the
+// hash, so what it takes is several times less than comparing does.
+func sortEntries(entries []uint64) {
+	const digit = 11
+	from, to := entries, make([]uint64, len(entries))
+	for shift := 32; shift < 64; shift += digit {
+		var at [1 << digit]int
+		for _, e := range from {
+			at[e>>shift&(1<<digit-1)]++
+		}
+		sum := 0
+		for d, n := range at {
+			at[d], sum = sum, sum+n
+		}
+		for _, e := range from {
+			d := e >> shift & (1<<digit - 1)
+			to[at[d]] = e
+			at[d]++
+		}
+		from, to = to, from
+	}
+	copy(entries, from) // of three passes, the last was into the other
 }
 
 // fieldsOf yields the keys of a line, at every depth, with the text of their
@@ -217,7 +242,7 @@ func (x *memIndex) entries(size int64) []uint64 {
 	}
 	all = append(all, x.tail...)
 	all = slices.DeleteFunc(all, func(e uint64) bool { return int64(e&math.MaxUint32) >= size })
-	slices.Sort(all)
+	sortEntries(all) // each run is of lines behind those of the one before
 	return slices.Compact(all)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -560,4 +561,19 @@ func FuzzFieldsOf(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestSortEntries(t *testing.T) {
+	for _, n := range []int{0, 1, 2, 1000, indexRun} {
+		for _, hashes := range []uint32{1, 7, math.MaxUint32} {
+			entries := make([]uint64, n)
+			for i := range entries {
+				entries[i] = uint64(rand.Uint32N(hashes))<<32 | uint64(i)
+			}
+			want := slices.Sorted(slices.Values(entries))
+			if sortEntries(entries); !slices.Equal(entries, want) {
+				t.Errorf("%d entries of %d hashes are not in order", n, hashes)
+			}
+		}
+	}
 }

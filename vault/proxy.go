@@ -82,6 +82,9 @@ func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified,
 		ContentLength: r.ContentLength,
 		Prefix:        req.Prefix,
 	}
+	if r.ContentLength == 0 && len(r.Trailer) == 0 && !req.Upgrade {
+		out.Body = nil // nothing waits for the end of what is not there
+	}
 	return v.send(w, r, t, out, rec)
 }
 
