@@ -58,17 +58,7 @@ type CertificateRule struct {
 }
 
 func (a *Agents) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		setting := d.Val()
-		if seen[setting] && setting != "certificates" && setting != "issuer" {
-			return d.Errf("%s is given twice", setting)
-		}
-		seen[setting] = true
-		var err error
+	return eachSetting(d, func(setting string) (err error) {
 		switch setting {
 		case "certificates":
 			err = a.certificatesArgs(d)
@@ -89,11 +79,8 @@ func (a *Agents) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		default:
 			err = d.Errf("unknown setting %q of agents", setting)
 		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+		return err
+	}, "certificates", "issuer")
 }
 
 // certificatesArgs reads one rule.

@@ -142,6 +142,23 @@ _agentvault_token_from_stdin() {
 	printf '%s' "$av_token"
 }
 
+# _agentvault_given_token prints the token that a function was given.
+_agentvault_given_token() {
+	case $1 in
+	-) _agentvault_token_from_stdin ;;
+	'')
+		_agentvault_fail TOKEN_REQUIRED 'the token is empty' \
+			'get one with agentvault_token SERVICE SCOPE...'
+		;;
+	*) printf '%s' "$1" ;;
+	esac
+}
+
+# _agentvault_is_object reports whether a text is one JSON object.
+_agentvault_is_object() {
+	printf '%s' "$1" | command jq -es 'length == 1 and (.[0] | type == "object")' >/dev/null 2>&1
+}
+
 # --- the administrator's token ------------------------------------------------
 
 # _agentvault_env_file FILE NAME prints what FILE sets NAME to; the last setting
@@ -490,18 +507,11 @@ agentvault_call() (
 	fi
 	av_token=$1 av_service=$2 av_action=$3 av_params=${4:-}
 	if [ -z "$av_params" ]; then av_params='{}'; fi
-	if ! printf '%s' "$av_params" |
-		command jq -es 'length == 1 and (.[0] | type == "object")' >/dev/null 2>&1; then
+	if ! _agentvault_is_object "$av_params"; then
 		_agentvault_misuse 'the parameters of a call must be one JSON object'
 		exit
 	fi
-	if [ "$av_token" = - ]; then
-		av_token=$(_agentvault_token_from_stdin) || exit
-	elif [ -z "$av_token" ]; then
-		_agentvault_fail TOKEN_REQUIRED 'the token is empty' \
-			'get one with agentvault_token SERVICE SCOPE...'
-		exit
-	fi
+	av_token=$(_agentvault_given_token "$av_token") || exit
 	av_body=$(printf '%s' "$av_token" | AV_SERVICE=$av_service AV_ACTION=$av_action \
 		command jq -Rsc '{token: ., service: env.AV_SERVICE, action: env.AV_ACTION}') || exit
 	# The parameters are spliced in as they are: jq would round large numbers.
@@ -522,18 +532,11 @@ agentvault_delegate() (
 	fi
 	av_token=$1 av_fields=${2:-}
 	if [ -z "$av_fields" ]; then av_fields='{}'; fi
-	if ! printf '%s' "$av_fields" |
-		command jq -es 'length == 1 and (.[0] | type == "object")' >/dev/null 2>&1; then
+	if ! _agentvault_is_object "$av_fields"; then
 		_agentvault_misuse 'what is to be less must be one JSON object'
 		exit
 	fi
-	if [ "$av_token" = - ]; then
-		av_token=$(_agentvault_token_from_stdin) || exit
-	elif [ -z "$av_token" ]; then
-		_agentvault_fail TOKEN_REQUIRED 'the token is empty' \
-			'get one with agentvault_token SERVICE SCOPE...'
-		exit
-	fi
+	av_token=$(_agentvault_given_token "$av_token") || exit
 	av_answer=$(printf '%s' "$av_token" | AV_FIELDS=$av_fields \
 		command jq -Rsc '(env.AV_FIELDS | fromjson) + {token: .}' |
 		_agentvault_as_agent api /vault.delegateToken --data-binary @-) || exit
@@ -549,13 +552,7 @@ agentvault_introspect() (
 		exit
 	fi
 	av_token=$1
-	if [ "$av_token" = - ]; then
-		av_token=$(_agentvault_token_from_stdin) || exit
-	elif [ -z "$av_token" ]; then
-		_agentvault_fail TOKEN_REQUIRED 'the token is empty' \
-			'get one with agentvault_token SERVICE SCOPE...'
-		exit
-	fi
+	av_token=$(_agentvault_given_token "$av_token") || exit
 	av_answer=$(printf '%s' "$av_token" | command jq -Rsc '{token: .}' |
 		_agentvault_as_agent api /vault.introspectToken --data-binary @-) || exit
 	_agentvault_show "$av_answer" -e 'select(.active | type == "boolean")'

@@ -133,17 +133,7 @@ func parseKeep(o *audit.Options, s string) error {
 }
 
 func (a *Audit) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		setting := d.Val()
-		if seen[setting] && setting != "keep" {
-			return d.Errf("%s is given twice", setting)
-		}
-		seen[setting] = true
-		var err error
+	return eachSetting(d, func(setting string) (err error) {
 		switch setting {
 		case "durability":
 			err = oneArg(d, &a.Durability)
@@ -171,8 +161,8 @@ func (a *Audit) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if _, err := a.options(); err != nil { // here the line is known
 			return d.WrapErr(err)
 		}
-	}
-	return nil
+		return nil
+	}, "keep")
 }
 
 func sizeArg(d *caddyfile.Dispenser, into *int64) error {

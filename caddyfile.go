@@ -1,6 +1,7 @@
 package caddyvault
 
 import (
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -84,17 +85,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 // Every setting is optional.
 func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the option's name
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		setting := d.Val()
-		if seen[setting] {
-			return d.Errf("%s is given twice", setting)
-		}
-		seen[setting] = true
-		var err error
+	return eachSetting(d, func(setting string) (err error) {
 		switch setting {
 		case "data_dir":
 			err = oneArg(d, &a.DataDir)
@@ -140,7 +131,24 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		default:
 			err = d.Errf("unknown setting %q of vault", setting)
 		}
-		if err != nil {
+		return err
+	})
+}
+
+// eachSetting calls set for each line of a block, with d at its first word. A
+// setting may stand once, those in often more often.
+func eachSetting(d *caddyfile.Dispenser, set func(setting string) error, often ...string) error {
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	seen := make(map[string]bool)
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		setting := d.Val()
+		if seen[setting] && !slices.Contains(often, setting) {
+			return d.Errf("%s is given twice", setting)
+		}
+		seen[setting] = true
+		if err := set(setting); err != nil {
 			return err
 		}
 	}

@@ -221,16 +221,9 @@ func (i *Issuer) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	i.Issuer = args[0]
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		setting := d.Val()
-		if seen[setting] && setting != "map" && setting != "require" && setting != "audience" {
-			return d.Errf("%s is given twice", setting)
-		}
-		seen[setting] = true
-		if err := i.setting(d, setting); err != nil {
-			return err
-		}
+	err := eachSetting(d, func(setting string) error { return i.setting(d, setting) }, "map", "require", "audience")
+	if err != nil {
+		return err
 	}
 	if err := i.check(); err != nil {
 		return d.Errf("issuer %s: %v", i.Issuer, err)

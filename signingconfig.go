@@ -61,17 +61,7 @@ func (s *Signing) config() (vault.SigningConfig, error) {
 }
 
 func (s *Signing) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	if d.NextArg() {
-		return d.ArgErr()
-	}
-	seen := make(map[string]bool)
-	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		setting := d.Val()
-		if seen[setting] {
-			return d.Errf("%s is given twice", setting)
-		}
-		seen[setting] = true
-		var err error
+	err := eachSetting(d, func(setting string) (err error) {
 		switch setting {
 		case "algorithm":
 			err = oneArg(d, &s.Algorithm)
@@ -82,9 +72,10 @@ func (s *Signing) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		default:
 			err = d.Errf("unknown setting %q of signing", setting)
 		}
-		if err != nil {
-			return err
-		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	if _, err := s.config(); err != nil {
 		return d.WrapErr(err)

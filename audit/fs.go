@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/caddyvault/caddyvault/store/fsx"
 )
 
 // fsys is what the log asks of the directory it lives in. Tests put a layer
@@ -121,7 +123,7 @@ func (d *osFS) List() ([]string, error) {
 func (d *osFS) Link(from, to string) error   { return d.root.Link(from, to) }
 func (d *osFS) Rename(from, to string) error { return d.root.Rename(from, to) }
 func (d *osFS) Remove(name string) error     { return d.root.Remove(name) }
-func (d *osFS) SyncDir() error               { return syncDir(d.root) }
+func (d *osFS) SyncDir() error               { return fsx.SyncDir(d.root) }
 func (d *osFS) Close() error                 { return d.root.Close() }
 func (d *osFS) join(name string) string      { return filepath.Join(d.path, name) }
 

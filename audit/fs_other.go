@@ -2,10 +2,7 @@
 
 package audit
 
-import (
-	"io/fs"
-	"os"
-)
+import "io/fs"
 
 // Here permissions and links are not checked, and names are not synced.
 const (
@@ -15,5 +12,3 @@ const (
 )
 
 func links(fs.FileInfo) uint64 { return 1 }
-
-func syncDir(*os.Root) error { return nil }

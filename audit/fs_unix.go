@@ -4,7 +4,6 @@ package audit
 
 import (
 	"io/fs"
-	"os"
 	"syscall"
 )
 
@@ -20,16 +19,4 @@ func links(fi fs.FileInfo) uint64 {
 		return uint64(st.Nlink) //nolint:unconvert // its size differs between systems
 	}
 	return 1
-}
-
-func syncDir(root *os.Root) error {
-	f, err := root.Open(".")
-	if err != nil {
-		return err
-	}
-	err = f.Sync()
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }

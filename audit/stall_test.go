@@ -14,25 +14,35 @@ import (
 // sleepTick lets the fake clock of a synctest bubble move on.
 func sleepTick() { time.Sleep(100 * time.Millisecond) }
 
+// hanging is a directory in which an operation hangs, from hang until mend.
+func hanging(t *testing.T, dir, operation string) (f *faultFS, hang, mend func()) {
+	t.Helper()
+	real, err := openDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mended := make(chan struct{})
+	var hangs atomic.Bool
+	f = &faultFS{fsys: real, block: func(op string) {
+		if op == operation && hangs.Load() {
+			<-mended
+		}
+	}}
+	return f, func() { hangs.Store(true) }, func() {
+		hangs.Store(false)
+		close(mended)
+	}
+}
+
 // TestStall has a disk that hangs in a sync: callers are refused after the
 // deadline, later ones at once, and service returns with the disk.
 func TestStall(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		hang := make(chan struct{})
-		var hanging atomic.Bool
-		real, err := openDir(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := &faultFS{fsys: real, block: func(op string) {
-			if op == "sync" && hanging.Load() {
-				<-hang
-			}
-		}}
+		f, hang, mend := hanging(t, dir, "sync")
 		l := open(t, Options{Dir: dir, fs: f})
 		appendOK(t, l, Record{Event: "before"})
-		hanging.Store(true)
+		hang()
 
 		start := time.Now()
 		seq, err := l.Append(context.Background(), Entry{Record: Record{Event: "assigned"}})
@@ -60,8 +70,7 @@ func TestStall(t *testing.T) {
 		if _, err := l.Query(context.Background(), Query{}); !errors.Is(err, ErrUnavailable) {
 			t.Fatalf("query: %v", err)
 		}
-		hanging.Store(false)
-		close(hang)
+		mend()
 		synctest.Wait()
 		if err := l.Err(); err != nil {
 			t.Fatal(err)
@@ -88,19 +97,9 @@ func TestStall(t *testing.T) {
 func TestAbandoned(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		hang := make(chan struct{})
-		var hanging atomic.Bool
-		real, err := openDir(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := &faultFS{fsys: real, block: func(op string) {
-			if op == "sync" && hanging.Load() {
-				<-hang
-			}
-		}}
+		f, hang, mend := hanging(t, dir, "sync")
 		l := open(t, Options{Dir: dir, fs: f})
-		hanging.Store(true)
+		hang()
 		go func() { _, _ = l.Append(context.Background(), Entry{Record: Record{Event: "first"}}) }()
 		synctest.Wait()
 		ctx, cancel := context.WithCancel(context.Background())
@@ -110,8 +109,7 @@ func TestAbandoned(t *testing.T) {
 		if seq != 0 || !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.Canceled) {
 			t.Fatalf("seq %d, %v", seq, err)
 		}
-		hanging.Store(false)
-		close(hang)
+		mend()
 		synctest.Wait()
 		if seq := appendOK(t, l, Record{Event: "after"}); seq != 2 || asked {
 			t.Fatalf("seq %d, guard asked: %v", seq, asked)
@@ -124,19 +122,9 @@ func TestAbandoned(t *testing.T) {
 func TestQueueFull(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		hang := make(chan struct{})
-		real, err := openDir(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var hanging atomic.Bool
-		f := &faultFS{fsys: real, block: func(op string) {
-			if op == "write" && hanging.Load() {
-				<-hang
-			}
-		}}
+		f, hang, mend := hanging(t, dir, "write")
 		l := open(t, Options{Dir: dir, fs: f, QueueBytes: 10_000})
-		hanging.Store(true)
+		hang()
 		taken := 0
 		for range 1000 {
 			err := l.Enqueue(Entry{Record: Record{Event: "x"}})
@@ -152,8 +140,7 @@ func TestQueueFull(t *testing.T) {
 		if taken < 20 || taken == 1000 {
 			t.Fatalf("%d taken", taken)
 		}
-		hanging.Store(false)
-		close(hang)
+		mend()
 		synctest.Wait()
 		res, err := l.Query(context.Background(), Query{Limit: 1000})
 		if err != nil || len(res.Lines) != taken {

@@ -280,7 +280,7 @@ func TestImportDoesNothingHalf(t *testing.T) {
 			if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			unlock, err := lockDir(filepath.Join(dir, "data"))
+			unlock, err := file.Lock(filepath.Join(dir, "data"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddyvault/caddyvault/legacy"
 	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/store/file"
 	"github.com/caddyvault/caddyvault/store/fsx"
 	"github.com/caddyvault/caddyvault/store/secrets"
 	"github.com/caddyvault/caddyvault/token"
@@ -135,7 +136,7 @@ func (t *terminal) initKeys(data string) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	unlock, err := lockDir(data)
+	unlock, err := file.Lock(data)
 	if err != nil {
 		return err
 	}

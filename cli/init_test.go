@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyvault/caddyvault/store/file"
 	"github.com/caddyvault/caddyvault/store/secrets"
 	"github.com/caddyvault/caddyvault/token"
 )
@@ -92,7 +93,7 @@ func TestInitRefuses(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(dir, "data"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			unlock, err := lockDir(filepath.Join(dir, "data"))
+			unlock, err := file.Lock(filepath.Join(dir, "data"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/caddyvault/caddyvault/legacy"
 	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/store/file"
 	"github.com/caddyvault/caddyvault/store/fsx"
 	"github.com/caddyvault/caddyvault/vault"
 )
@@ -23,7 +24,7 @@ func (t *terminal) importFresh(ctx context.Context, p *plan) (err error) {
 	if err := p.makeDataDir(); err != nil {
 		return err
 	}
-	unlock, err := lockDir(p.dataDir)
+	unlock, err := file.Lock(p.dataDir)
 	if err != nil {
 		return err
 	}

@@ -77,6 +77,37 @@ func (s *server) do(method, path, body string, edits ...edit) reply {
 	return r
 }
 
+// stream begins a GET whose answer goes on, and reads its first event, which
+// is that of oneEvent.
+func (s *server) stream(target, token string) io.Reader {
+	s.t.Helper()
+	req, err := http.NewRequest("GET", target, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	bearer(token)(req)
+	res, err := s.client.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { res.Body.Close() })
+	if _, err := io.ReadFull(res.Body, make([]byte, len(firstEvent))); err != nil {
+		s.t.Fatal(err)
+	}
+	return res.Body
+}
+
+const firstEvent = "data: 1\n\n"
+
+// oneEvent is an upstream's stream that sends an event and then nothing, for as
+// long as somebody listens.
+func oneEvent(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	_, _ = io.WriteString(w, firstEvent)
+	_ = http.NewResponseController(w).Flush()
+	<-r.Context().Done()
+}
+
 func (s *server) post(path, body string, edits ...edit) reply {
 	s.t.Helper()
 	return s.do(http.MethodPost, path, body, edits...)

@@ -45,18 +45,7 @@ func curlAPI(up *upstream) http.HandlerFunc {
 // curlSite is a server that curl is pointed at, over HTTP and HTTPS.
 func curlSite(t *testing.T) (s *server, token, reader string) {
 	need.Programs(t, "curl")
-	s = prepare(t, config{global: "servers {\n protocols h1 h2 h2c\n }", sites: `
-http://:$PORT {
-	bind 127.0.0.1
-	log
-	vault
-}
-https://:$PORT2 {
-	bind 127.0.0.1
-	tls $DIR/cert.pem $DIR/key.pem
-	log
-	vault
-}`})
+	s = prepare(t, config{global: "servers {\n protocols h1 h2 h2c\n }", sites: withTLS})
 	writeCertificate(t, s.dir)
 	s.start()
 	s.up.answer(curlAPI(s.up))

@@ -3,7 +3,6 @@ package integration
 import (
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -114,27 +113,10 @@ func TestDelegate(t *testing.T) {
 	}
 
 	// A stream of a grandchild ends with its grandparent's agent.
-	s.up.answer(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream")
-		_, _ = io.WriteString(w, "data: 1\n\n")
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-	})
-	req, err := http.NewRequest("GET", s.base+"/proxy/github/repos/o/r", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+grandchild.Token)
-	res, err := s.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if _, err := io.ReadFull(res.Body, make([]byte, 9)); err != nil {
-		t.Fatal(err)
-	}
+	s.up.answer(oneEvent)
+	stream := s.stream(s.base+"/proxy/github/repos/o/r", grandchild.Token)
 	s.ok("/vault.revoke", `{"agentId":"main"}`, nil)
-	if _, err := io.Copy(io.Discard, res.Body); err == nil {
+	if _, err := io.Copy(io.Discard, stream); err == nil {
 		t.Error("the stream ended as if it were over")
 	}
 	s.refused(t, refusal{method: "GET", path: "/proxy/github/repos/o/r", event: "proxy.call", status: 401, code: "AGENT_REVOKED", edits: []edit{bearer(child.Token)}})

@@ -3,7 +3,6 @@ package integration
 import (
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"testing"
 )
@@ -92,28 +91,11 @@ func TestSigningKeys(t *testing.T) {
 	}
 
 	// Retired, a key takes its tokens and their calls along.
-	s.up.answer(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream")
-		_, _ = io.WriteString(w, "data: 1\n\n")
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-	})
-	req, err := http.NewRequest("GET", s.base+"/proxy/github/repos/o/r", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+fresh)
-	res, err := s.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if _, err := io.ReadFull(res.Body, make([]byte, 9)); err != nil {
-		t.Fatal(err)
-	}
+	s.up.answer(oneEvent)
+	stream := s.stream(s.base+"/proxy/github/repos/o/r", fresh)
 	var retired struct{ OK, Kid, Next any }
 	s.ok("/vault.admin.retireSigningKey", `{"kid":"`+made.Kid+`"}`, &retired)
-	if _, err := io.Copy(io.Discard, res.Body); err == nil {
+	if _, err := io.Copy(io.Discard, stream); err == nil {
 		t.Error("the stream ended as if it were over")
 	}
 	s.up.answer(nil)

@@ -40,6 +40,21 @@ type config struct {
 	unset  []string // names taken out of the environment
 }
 
+// withTLS is a site over HTTP and one over HTTPS, for which writeCertificate
+// writes the certificate.
+const withTLS = `
+http://:$PORT {
+	bind 127.0.0.1
+	log
+	vault
+}
+https://:$PORT2 {
+	bind 127.0.0.1
+	tls $DIR/cert.pem $DIR/key.pem
+	log
+	vault
+}`
+
 // A server is one process and its directory.
 type server struct {
 	t    testing.TB

@@ -3,7 +3,6 @@ package integration
 import (
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"testing"
 )
@@ -85,28 +84,11 @@ http://:$PORT2 {
 	bad("spent", 429, "BUDGET_EXHAUSTED", "", bearer(token.Token))
 
 	// A revocation ends what is under way.
-	backend.answer(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream")
-		_, _ = io.WriteString(w, "data: 1\n\n")
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-	})
+	backend.answer(oneEvent)
 	live := s.issueWith(forTony + `"ttl":300`)
-	req, err := http.NewRequest("GET", site+"/stream", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+live.Token)
-	res, err := s.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if _, err := io.ReadFull(res.Body, make([]byte, 9)); err != nil {
-		t.Fatal(err)
-	}
+	stream := s.stream(site+"/stream", live.Token)
 	s.ok("/vault.revoke", `{"tokenId":"`+live.TokenID+`"}`, nil)
-	_, _ = io.Copy(io.Discard, res.Body) // it ends
+	_, _ = io.Copy(io.Discard, stream) // it ends
 	bad("revoked", 401, "TOKEN_REVOKED", "Bearer", bearer(live.Token))
 
 	records, _ := s.auditLog(0)

@@ -17,18 +17,7 @@ import (
 func TestSocketClients(t *testing.T) {
 	t.Parallel()
 	needModules(t)
-	s := prepare(t, config{sites: `
-http://:$PORT {
-	bind 127.0.0.1
-	log
-	vault
-}
-https://:$PORT2 {
-	bind 127.0.0.1
-	tls $DIR/cert.pem $DIR/key.pem
-	log
-	vault
-}`})
+	s := prepare(t, config{sites: withTLS})
 	writeCertificate(t, s.dir)
 	s.start()
 

@@ -133,23 +133,6 @@ func (s *agentSet) apply(ev store.Event) (now agentFile, news bool) {
 	return now, true
 }
 
-// watchAgents begins a watch and then loads everything.
-func (st *State) watchAgents(ctx context.Context) (store.Watcher, error) {
-	rev, err := st.store.Barrier(ctx)
-	if err != nil {
-		return nil, err
-	}
-	w, err := st.store.Watch(ctx, store.Agents, rev)
-	if err != nil {
-		return nil, err
-	}
-	if err := st.agents.load(ctx, st.store); err != nil {
-		w.Close()
-		return nil, err
-	}
-	return w, nil
-}
-
 // followAgents applies changes that others make: files edited by hand, other
 // nodes. It returns when ctx ends.
 func (st *State) followAgents(ctx context.Context, w store.Watcher) {
@@ -157,17 +140,8 @@ func (st *State) followAgents(ctx context.Context, w store.Watcher) {
 	for {
 		ev, err := w.Next(ctx)
 		if err != nil {
-			if ctx.Err() != nil {
+			if w = st.rewatch(ctx, err, store.Agents, st.agents.load); w == nil {
 				return
-			}
-			st.logger.Error("watch of agents ended; reading them anew", zap.Error(err))
-			for w, err = st.watchAgents(ctx); err != nil; w, err = st.watchAgents(ctx) {
-				st.logger.Error("agents cannot be read", zap.Error(err))
-				select {
-				case <-ctx.Done():
-					return
-				case <-time.After(time.Second):
-				}
 			}
 			st.live.revoked()
 			continue

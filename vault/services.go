@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -175,12 +174,7 @@ func (st *State) follow(ctx context.Context, w store.Watcher) {
 	for {
 		ev, err := w.Next(ctx)
 		if err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			st.logger.Error("watch of services ended; reading them anew", zap.Error(err))
-			w = st.rewatch(ctx)
-			if w == nil {
+			if w = st.rewatch(ctx, err, store.Services, st.services.load); w == nil {
 				return
 			}
 			continue
@@ -205,39 +199,4 @@ func (st *State) follow(ctx context.Context, w store.Watcher) {
 		}
 		_ = st.audit.Enqueue(audit.Entry{Record: rec})
 	}
-}
-
-// rewatch starts over after a watch has ended with an error. It returns nil
-// when ctx ends.
-func (st *State) rewatch(ctx context.Context) store.Watcher {
-	for {
-		w, err := st.watchServices(ctx)
-		if err == nil {
-			return w
-		}
-		st.logger.Error("services cannot be read", zap.Error(err))
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Second):
-		}
-	}
-}
-
-// watchServices begins a watch and then loads everything, so that no change
-// falls between the two.
-func (st *State) watchServices(ctx context.Context) (store.Watcher, error) {
-	rev, err := st.store.Barrier(ctx)
-	if err != nil {
-		return nil, err
-	}
-	w, err := st.store.Watch(ctx, store.Services, rev)
-	if err != nil {
-		return nil, err
-	}
-	if err := st.services.load(ctx, st.store); err != nil {
-		w.Close()
-		return nil, err
-	}
-	return w, nil
 }

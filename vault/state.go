@@ -163,7 +163,7 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	st.stop = stop
-	watcher, err := st.watchServices(background)
+	watcher, err := st.watch(background, store.Services, st.services.load)
 	if err != nil {
 		stop()
 		return nil, err
@@ -174,7 +174,7 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		}
 	}
 	st.readLastUse()
-	agentWatcher, err := st.watchAgents(background)
+	agentWatcher, err := st.watch(background, store.Agents, st.agents.load)
 	if err != nil {
 		stop()
 		watcher.Close()

@@ -151,7 +151,7 @@ func (e *UncertainError) Unwrap() error { return e.Err }
 func (d *Dir) Sync(name string) error {
 	err := d.Step(StepSyncDir, name)
 	if err == nil {
-		err = syncDir(d.root)
+		err = SyncDir(d.root)
 	}
 	if err != nil {
 		return &UncertainError{fmt.Errorf("sync directory %s: %w", d.path, err)}

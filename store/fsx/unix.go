@@ -18,7 +18,8 @@ const (
 	oNonblock = syscall.O_NONBLOCK
 )
 
-func syncDir(root *os.Root) error {
+// SyncDir makes what was created, renamed and removed in a directory durable.
+func SyncDir(root *os.Root) error {
 	f, err := root.Open(".")
 	if err != nil {
 		return err
