@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net/netip"
 	"time"
 
@@ -46,6 +48,8 @@ func checkIssuer(ctx context.Context, r *report, name string, source *identity.S
 	ctx, cancel := context.WithTimeout(ctx, issuerPatience)
 	defer cancel()
 	switch n, err := source.Check(ctx); {
+	case source.Local() && errors.Is(err, fs.ErrNotExist):
+		r.warn("issuer %s: there is no file of its keys yet, and its agents get no tokens: %s", name, err)
 	case err != nil:
 		r.problem("issuer %s: its keys cannot be had, and its agents get no tokens: %s", name, err)
 	case n == 0:

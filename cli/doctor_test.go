@@ -182,7 +182,8 @@ func TestDoctorOnIssuers(t *testing.T) {
 		status int
 	}{
 		"a file":           {`{"issuer":"a","keys":` + strconv.Quote(filepath.Join(dir, "keys.json")) + `}`, false, "ok       issuer a: keys can be had (1)", 0},
-		"no file":          {`{"issuer":"a","keys":` + strconv.Quote(filepath.Join(dir, "none.json")) + `}`, false, "problem  issuer a: its keys cannot be had", 1},
+		"no file":          {`{"issuer":"a","keys":` + strconv.Quote(filepath.Join(dir, "none.json")) + `}`, false, "warning  issuer a: there is no file of its keys yet", 0},
+		"a broken file":    {`{"issuer":"a","keys":` + strconv.Quote(filepath.Join(dir, "c.json")) + `}`, false, "problem  issuer a: its keys cannot be had", 1},
 		"not asked":        {`{"issuer":"` + issuer.URL + `"}`, false, "", 0},
 		"asked":            {`{"issuer":"` + issuer.URL + `","keys":"` + issuer.URL + `/good"}`, true, "keys can be had (1)", 0},
 		"without keys":     {`{"issuer":"a","keys":"` + issuer.URL + `/none"}`, true, "it publishes no key that can be used", 1},
