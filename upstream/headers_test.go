@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -158,5 +159,20 @@ func TestRewriter(t *testing.T) {
 	root.apply(h, request, from)
 	if got := h.Get("Location"); got != "" {
 		t.Errorf("a path that reads as a host passes: %s", got)
+	}
+}
+
+// TestHandOver puts an answer's header behind what is there, as Caddy's proxy
+// does.
+func TestHandOver(t *testing.T) {
+	client := http.Header{"Vary": {"Origin"}, "Alt-Svc": {"h3"}, "X-None": nil}
+	res := &http.Response{Header: http.Header{"Vary": {"Accept", "Cookie"}, "Etag": {`"a"`}, "X-None": {"b"}}}
+	handOver(res, client)
+	want := http.Header{"Vary": {"Origin", "Accept", "Cookie"}, "Alt-Svc": {"h3"}, "X-None": {"b"}, "Etag": {`"a"`}}
+	if !reflect.DeepEqual(client, want) {
+		t.Errorf("the client gets %v, want %v", client, want)
+	}
+	if len(res.Header) > 0 {
+		t.Errorf("the proxy still has %v", res.Header)
 	}
 }

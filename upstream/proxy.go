@@ -34,6 +34,7 @@ const streamCloseDelay = 5 * time.Minute
 type Proxy struct {
 	ctx     caddy.Context
 	logger  *zap.Logger
+	debugs  bool // Caddy's proxy logs the headers of answers
 	allowed []netip.Prefix
 
 	services sync.Map // name → *service
@@ -52,7 +53,7 @@ func New(ctx caddy.Context, allowed []netip.Prefix) (*Proxy, error) {
 	if _, err := ctx.App("events"); err != nil {
 		return nil, err
 	}
-	return &Proxy{ctx: ctx, logger: ctx.Logger(), allowed: allowed}, nil
+	return &Proxy{ctx: ctx, logger: ctx.Logger(), debugs: caddy.Log().Core().Enabled(zap.DebugLevel), allowed: allowed}, nil
 }
 
 // service is the reverse proxy of one compiled service, and the number of
@@ -94,8 +95,10 @@ func (p *Proxy) Do(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 	}
 	within := &proxyContext{Context: ctx, call: c}
 	giveBack := func() {}
-	if s.plain && !out.Upgrade {
+	plain := s.plain && !out.Upgrade
+	if plain {
 		giveBack = within.borrow(s)
+		c.handsOver = !p.debugs
 	}
 	req := r.WithContext(within)
 	// What the proxy sees, and may log, is the request as it goes out, less
@@ -112,6 +115,10 @@ func (p *Proxy) Do(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 	}
 	req.Host = s.tr.origin.Host
 	req.Header = make(http.Header, 8)
+	if plain {
+		// None of these goes out, so none need be made up.
+		req.Header["X-Forwarded-For"], req.Header["X-Forwarded-Host"], req.Header["X-Forwarded-Proto"] = nil, nil, nil
+	}
 	if te := out.Header["Te"]; te != nil {
 		req.Header["Te"] = te
 	}

@@ -151,6 +151,10 @@ type call struct {
 	pumps     bool // nothing of the service's says how the answer is copied
 	hints     int  // secrets found in 1xx answers
 
+	// handsOver says that nothing looks at the answer's header on its way
+	// through Caddy's proxy.
+	handsOver bool
+
 	// noLength says that the length in the upstream's header is not that of
 	// the answer: it asks with HEAD on behalf of a client that did not.
 	noLength bool
@@ -288,8 +292,24 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if stream {
 		c.countStream()
 	}
+	if c.handsOver && res.Header["Incremental"] == nil {
+		handOver(res, c.client.Header())
+	}
 	res.Request = req
 	return res, nil
+}
+
+// handOver puts an answer's header where Caddy's proxy would, which makes
+// placeholders of it that nobody asks for, and copies it value by value. The
+// values are shared: they are the answer's own.
+func handOver(res *http.Response, client http.Header) {
+	for name, values := range res.Header {
+		if have := client[name]; len(have) > 0 {
+			values = append(have, values...)
+		}
+		client[name] = values
+	}
+	res.Header = http.Header{}
 }
 
 var (
