@@ -1,44 +1,40 @@
 package scrub
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"slices"
 )
 
 const (
-	// window is how many elements of a pattern the index knows at most. A
-	// longer one leaps further and fills the table more.
+	// window is how many bytes of a match the index looks at, at most. A
+	// longer one leaps further and knows more blocks.
 	window = 48
 
-	// block is how many bytes are looked at to decide how far to leap.
+	// block is how many bytes are looked at to decide how far to leap, and
+	// again is at how many more of them, one before the other, if the first
+	// can be part of a match.
 	block = 3
+	again = 2
 
-	// tableBits is the size of the table of leaps, 8 KiB: a part of what a
-	// processor has closest.
-	tableBits = 13
+	// tableBits is the size of the table of blocks: 2^17 bits are 16 KiB.
+	tableBits = 17
+	firstBits = 13
 )
 
-// index finds the places where a pattern may begin, by two searches that
-// leave none out. Either the first size elements of a match are all literal:
-// then they are found by leaps, as Wu and Manber do it, from one block of
-// three bytes to the next that can be the last of those elements. Or one of
-// them is escaped: then the first escape leads back to the beginning, because
-// what stands before it is literal.
+// index finds the places where a pattern may begin. Whatever of it is escaped,
+// a match has a byte for each element at least; and of its first size bytes
+// any three in a row are in a table of blocks that is made beforehand, from
+// every way to write the elements. A block that is not in the table therefore
+// rules out every beginning from which it would be among the first bytes, and
+// the search leaps over all of them.
 type index struct {
-	patterns []*pattern
-	size     int       // elements of each pattern that the index knows
-	starts   [256]bool // first bytes of a match
-
-	leaps   [1 << tableBits]uint8 // by the hash of a block, how far to go on
-	escapes [256][]origin         // by what an escape stands for, what it may be part of
-}
-
-// origin is a place in a pattern.
-type origin struct {
-	p  *pattern
-	at int
+	size      int                         // bytes of a match that the index knows
+	starts    [256]uint16                 // by the first byte of a match, which of begins
+	begins    [][]*pattern                // the patterns that may begin so
+	ambiguous bool                        // one of the patterns has % or \ for a character
+	blocks    [1 << tableBits / 64]uint64 // the table, a bit for each hash
+	firsts    [1 << firstBits / 64]uint64 // the same of the blocks that a match begins with
 }
 
 // match is a pattern found in d[start:end].
@@ -49,42 +45,79 @@ type match struct {
 
 // newIndex indexes at least one pattern; each has at least MinLength elements.
 func newIndex(all []*pattern) *index {
-	x := &index{patterns: all, size: window}
+	x := &index{size: window, begins: [][]*pattern{nil}}
 	for _, p := range all {
 		x.size = min(x.size, len(p.elems))
-		for _, b := range p.elems[0] {
-			x.starts[b] = true
-		}
+		x.ambiguous = x.ambiguous || p.ambiguous
 	}
-	x.starts['%'], x.starts['\\'] = true, true
-
-	for i := range x.leaps {
-		x.leaps[i] = uint8(x.size - block + 1)
+	for b := range x.starts {
+		x.starts[b] = x.list(all, func(p *pattern) bool {
+			// What it may be a part of is known only when it is read.
+			return b == '%' || b == '\\' || p.elems[0].has(byte(b))
+		})
 	}
+	t := table{index: x}
 	for _, p := range all {
-		for at, e := range p.elems[:x.size] {
-			x.escapes[e[0]] = append(x.escapes[e[0]], origin{p, at})
-			if e[1] != e[0] {
-				x.escapes[e[1]] = append(x.escapes[e[1]], origin{p, at})
-			}
-			if at+block > x.size {
-				continue
-			}
-			leap := uint8(x.size - block - at)
-			for choice := range 1 << block {
-				var v uint32
-				for k := range block {
-					v |= uint32(p.elems[at+k][choice>>k&1]) << (8 * k)
-				}
-				x.leaps[hash(v)] = min(x.leaps[hash(v)], leap)
-			}
-		}
+		t.add(p)
 	}
 	return x
 }
 
+// list returns which of begins has the patterns of which may is true.
+func (x *index) list(all []*pattern, may func(*pattern) bool) uint16 {
+	var list []*pattern
+	for _, p := range all {
+		if may(p) {
+			list = append(list, p)
+		}
+	}
+	for i, known := range x.begins {
+		if slices.Equal(known, list) {
+			return uint16(i)
+		}
+	}
+	x.begins = append(x.begins, list)
+	return uint16(len(x.begins) - 1)
+}
+
 // hash mixes the three bytes of a block.
 func hash(v uint32) uint32 { return v * 0x9E3779B1 >> (32 - tableBits) }
+
+// has reports whether the block d[1:4] can be part of a match.
+func (x *index) has(d []byte) bool {
+	h := hash(binary.LittleEndian.Uint32(d) >> 8)
+	return x.blocks[h/64]>>(h%64)&1 != 0
+}
+
+// begun reports whether a match can begin with the block d[:3].
+func (x *index) begun(d []byte) bool {
+	h := hash(binary.LittleEndian.Uint32(d)<<8>>8) >> (tableBits - firstBits)
+	return x.firsts[h/64]>>(h%64)&1 != 0
+}
+
+// at returns the patterns that may begin with d. Those that a whole escape is
+// no beginning of are left out.
+func (x *index) at(d []byte) []*pattern {
+	c := d[0]
+	switch {
+	case c != '%' && c != '\\' || x.ambiguous:
+	case c == '%' && len(d) > 2:
+		high, low := nibble[d[1]], nibble[d[2]]
+		if high|low > 15 {
+			return nil
+		}
+		c = high<<4 | low
+	case c == '\\' && len(d) > 1 && d[1] != 'u':
+		if c = short[d[1]]; c == 0 {
+			return nil
+		}
+	case c == '\\':
+		if ascii, ok := asciiEscape(d); ok {
+			c = ascii
+		}
+	}
+	return x.begins[x.starts[c]]
+}
 
 // finder is one search.
 type finder struct {
@@ -101,9 +134,7 @@ type finder struct {
 // nothing follows.
 func (x *index) find(d []byte, final bool, found []match) (_ []match, hold int) {
 	f := finder{index: x, d: d, final: final, hold: len(d), found: &found}
-	f.literal()
-	f.percent()
-	f.backslash()
+	f.leap()
 	f.tail()
 	if len(found) > 0 {
 		found = slices.DeleteFunc(found, func(m match) bool { return m.start >= f.hold })
@@ -113,6 +144,37 @@ func (x *index) find(d []byte, final bool, found []match) (_ []match, hold int) 
 		found = slices.Compact(found)
 	}
 	return found, f.hold
+}
+
+// leap goes through d from one possible end of the first bytes, d[i-size:i], to
+// the next. size is more than four.
+func (f *finder) leap() {
+	d, x := f.d, f.index
+	full := x.size - block + 1
+next:
+	for i := x.size; i <= len(d); {
+		if !x.has(d[i-4:]) {
+			i += full
+			// Most leaps are full ones. Four of them at once do not wait for
+			// each other.
+			for i+3*full <= len(d) && !x.has(d[i-4:]) && !x.has(d[i+full-4:]) && !x.has(d[i+2*full-4:]) && !x.has(d[i+3*full-4:]) {
+				i += 4 * full
+			}
+			continue
+		}
+		for back := block; back <= again*block && back+block < x.size; back += block {
+			if !x.has(d[i-back-4:]) {
+				i += full - back
+				continue next
+			}
+		}
+		if start := i - x.size; x.begun(d[start:]) {
+			for _, p := range x.at(d[start:]) {
+				f.try(p, start)
+			}
+		}
+		i++
+	}
 }
 
 // try looks whether p stands at start.
@@ -126,130 +188,21 @@ func (f *finder) try(p *pattern, start int) {
 	}
 }
 
-// literal leaps through d from one possible end of a window to the next.
-func (f *finder) literal() {
-	d, x := f.d, f.index
-	full := x.size - block + 1
-	for i := x.size; i <= len(d); {
-		// Most leaps are full ones. Four of them at once do not wait for each
-		// other. The last byte of a window is d[i-1]; size is more than four.
-		for i+3*full <= len(d) &&
-			int(x.leap(d[i-4:])) == full && int(x.leap(d[i+full-4:])) == full &&
-			int(x.leap(d[i+2*full-4:])) == full && int(x.leap(d[i+3*full-4:])) == full {
-			i += 4 * full
-		}
-		if i > len(d) {
-			return
-		}
-		if leap := x.leap(d[i-4:]); leap > 0 {
-			i += int(leap)
-			continue
-		}
-		for _, p := range x.patterns {
-			f.try(p, i-x.size)
-		}
-		i++
-	}
-}
-
-// leap returns how far to go on from the block that is d[1:4].
-func (x *index) leap(d []byte) uint8 {
-	return x.leaps[hash(binary.LittleEndian.Uint32(d)>>8)]
-}
-
-// percent goes from one percent escape to the next.
-func (f *finder) percent() {
-	d := f.d
-	for i := 0; i+2 < len(d); {
-		if d[i] != '%' {
-			n := bytes.IndexByte(d[i:], '%')
-			if n < 0 {
-				return
-			}
-			i += n
-			continue
-		}
-		high, low := nibble[d[i+1]], nibble[d[i+2]]
-		if high|low > 15 {
-			i++
-			continue
-		}
-		f.back(i, high<<4|low)
-		i += 3
-	}
-}
-
-// backslash goes from one JSON escape to the next.
-func (f *finder) backslash() {
-	d := f.d
-	for i := 0; i+1 < len(d); i++ {
-		if d[i] != '\\' {
-			n := bytes.IndexByte(d[i:], '\\')
-			if n < 0 {
-				return
-			}
-			if i += n; i+1 == len(d) {
-				return
-			}
-		}
-		if c := short[d[i+1]]; c != 0 {
-			f.back(i, c)
-		} else if c, ok := asciiEscape(d[i:]); ok {
-			f.back(i, c)
-		} else if d[i+1] == 'u' {
-			if e, o := decode(d[i:]); o == yes {
-				f.back(i, e.bytes[0])
-			}
-		}
-	}
-}
-
-// back goes back from an escape that stands for c, or for a character that
-// begins with it, to where a match would begin that has its first escape here.
-func (f *finder) back(i int, c byte) {
-	if from := f.escapes[c]; len(from) > 0 { // of most there is none
-		f.backTo(i, from)
-	}
-}
-
-func (f *finder) backTo(i int, origins []origin) {
-	for _, from := range origins {
-		start := i - from.at
-		if start < 0 || from.at > 0 && !from.p.elems[from.at-1].has(f.d[i-1]) {
-			continue
-		}
-		if from.p.begins(f.d[start:i]) {
-			f.try(from.p, start)
-		}
-	}
-}
-
-// tail looks for matches of which d ends before the elements that the index
-// knows. The other searches have seen all that go on further.
+// tail looks for beginnings of matches of which d has less than the first
+// bytes.
 func (f *finder) tail() {
 	if f.final {
 		return
 	}
-	for i := max(0, len(f.d)-f.size*longestEscape-2*longestEscape); i < f.hold; i++ {
-		if !f.starts[f.d[i]] {
+	for i := max(0, len(f.d)-f.size+1); i < f.hold; i++ {
+		if f.starts[f.d[i]] == 0 {
 			continue
 		}
-		for _, p := range f.patterns {
+		for _, p := range f.at(f.d[i:]) {
 			if _, o := p.match(f.d, i); o == partial {
 				f.hold = i
 				return
 			}
 		}
 	}
-}
-
-// begins reports whether the pattern begins with d, literally.
-func (p *pattern) begins(d []byte) bool {
-	// From the end: that is where most differ.
-	for i := len(d) - 1; i >= 0; i-- {
-		if !p.elems[i].has(d[i]) {
-			return false
-		}
-	}
-	return true
 }
