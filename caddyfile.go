@@ -47,6 +47,7 @@ func parseApp(d *caddyfile.Dispenser, existing any) (any, error) {
 //		admin_token      {env.<name>}|{file.<path>}
 //		allowed_hosts    <host...>
 //		allow_private    <cidr...>
+//		body_memory      <size>
 //		revocations_keep <duration>
 //		dpop_nonce       on|off
 //		signing {
@@ -111,6 +112,8 @@ func (a *App) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = manyArgs(d, &a.AllowedHosts)
 		case "allow_private":
 			err = manyArgs(d, &a.AllowPrivate)
+		case "body_memory":
+			err = sizeArg(d, &a.BodyMemory)
 		case "revocations_keep":
 			err = durationArg(d, &a.RevocationsKeep)
 		case "agents":

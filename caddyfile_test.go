@@ -35,6 +35,7 @@ func TestCaddyfileAdapts(t *testing.T) {
 			admin_token {env.A}
 			allowed_hosts vault.internal v2.internal
 			allow_private 10.0.0.0/8
+			body_memory 64MiB
 			revocations_keep 1d
 			dpop_nonce on
 			signing {
@@ -82,7 +83,7 @@ func TestCaddyfileAdapts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"admin_token":"{env.A}","agents":{"certificates":[{"field":"san_uri","pattern":"spiffe://corp/agents/*"},{"agent_id":"builder","field":"cn","pattern":"build"}],"identity":"{http.auth.user.id}","trust":"none"},` +
-		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","audit":{"checkpoint_every":"2s","checkpoint_url":"https://w.example.com/a","durability":"async","keep":["90d","10GiB"],"mirror":"audit.mirror","on_full":"refuse","segment_size":1048576},"data_dir":"./data","dpop_nonce":true,` +
+		`"allow_private":["10.0.0.0/8"],"allowed_hosts":["vault.internal","v2.internal"],"audience":"a","audit":{"checkpoint_every":"2s","checkpoint_url":"https://w.example.com/a","durability":"async","keep":["90d","10GiB"],"mirror":"audit.mirror","on_full":"refuse","segment_size":1048576},"body_memory":67108864,"data_dir":"./data","dpop_nonce":true,` +
 		`"encryption_key":"{file./run/secrets/k}","issuer":"i","revocations_keep":86400000000000,"services_dir":"./services",` +
 		`"signing":{"algorithm":"ES256","publish_for":3600000000000,"rotate_every":2592000000000000},"signing_key":"{env.K}","templates_dir":"./templates","token_ttl":300000000000,"token_ttl_max":600000000000}`
 	if string(got) != want {

@@ -117,6 +117,12 @@ type App struct {
 	// reached there. Default: none.
 	AllowPrivate []string `json:"allow_private,omitempty"`
 
+	// How many bytes of bodies may be held at a time that have to be had whole:
+	// those that the secret goes into or that are signed, which count twice,
+	// and those of the API's own routes. What is beyond that is refused with
+	// `BODY_MEMORY_EXHAUSTED`. At least 32 MiB. Default: 256 MiB.
+	BodyMemory int64 `json:"body_memory,omitempty"`
+
 	ctx       caddy.Context
 	logger    *zap.Logger
 	engine    *engine
@@ -256,7 +262,11 @@ func (a *App) setVaultConfig() error {
 	case time.Duration(a.RevocationsKeep) < maxTTL:
 		return fmt.Errorf("revocations_keep: %s is shorter than the life of a token", time.Duration(a.RevocationsKeep))
 	}
+	if a.BodyMemory != 0 && a.BodyMemory < vault.MinBodyMemory {
+		return fmt.Errorf("body_memory: %d bytes is less than 32MiB, which the two largest bodies take", a.BodyMemory)
+	}
 	a.vaultConf = vault.Config{
+		BodyMemory:      a.BodyMemory,
 		Audience:        a.Audience,
 		Issuer:          a.Issuer,
 		TokenTTL:        ttl,

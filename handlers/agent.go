@@ -144,6 +144,9 @@ func call(rq *request, body []byte) *refusal.Refusal {
 	}
 	rq.known = true
 	rq.agentKnown(t.Subject)
+	if refused := rq.held.Known(); refused != nil {
+		return refused
+	}
 	return rq.vault.Call(rq.w, rq.Request, t, req, &rq.record)
 }
 

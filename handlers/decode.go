@@ -6,13 +6,15 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"slices"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/vault"
 )
 
 // Limits of a JSON body (wire.md, "Conventions").
@@ -52,35 +54,44 @@ func checkMediaType(h http.Header) *refusal.Refusal {
 	return nil
 }
 
-// readBody reads a JSON body of at most maxBody bytes.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *refusal.Refusal) {
-	tooLarge := func() ([]byte, *refusal.Refusal) {
+// bodyTime is how long a client may take to send a body.
+const bodyTime = time.Minute
+
+// readBody reads a body of at most maxBody bytes, which is held until the
+// request is done.
+func (rq *request) readBody() ([]byte, *refusal.Refusal) {
+	rq.held = rq.vault.HoldBody()
+	if rq.known {
+		_ = rq.held.Known() // it holds nothing yet
+	}
+	var conn *http.ResponseController
+	hurry := func() {
+		conn = http.NewResponseController(rq.w)
+		_ = conn.SetReadDeadline(time.Now().Add(bodyTime))
+	}
+	body, err := rq.held.Read(rq.Body, rq.ContentLength, maxBody, hurry)
+	if err == nil {
+		if conn != nil {
+			_ = conn.SetReadDeadline(time.Time{})
+		}
+		return body, nil
+	}
+	refused, full := errors.AsType[*refusal.Refusal](err)
+	switch {
+	case full || errors.Is(err, vault.ErrBodyTooLarge):
 		// A client that is still sending when the connection is closed gets
 		// a reset in place of the answer, so a little more is read.
-		_, _ = io.CopyN(io.Discard, r.Body, maxBodyDrained)
-		w.Header().Set("Connection", "close")
+		hurry()
+		_, _ = io.CopyN(io.Discard, rq.Body, maxBodyDrained)
+		rq.w.Header().Set("Connection", "close")
+		if full {
+			return nil, refused
+		}
 		return nil, refusal.New("BODY_TOO_LARGE", "the body is larger than %d bytes", maxBody)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, refusal.New("CLIENT_TIMEOUT:body", "the client did not send its request in time").WithCause(err)
 	}
-	if r.ContentLength > maxBody {
-		return tooLarge()
-	}
-	// One more than is said, so that the end is seen.
-	body := make([]byte, 0, max(r.ContentLength+1, bytes.MinRead))
-	for {
-		if len(body) == cap(body) {
-			body = slices.Grow(body, min(len(body), maxBody+1-len(body)))
-		}
-		n, err := r.Body.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
-		switch {
-		case len(body) > maxBody:
-			return tooLarge()
-		case err == io.EOF:
-			return body, nil
-		case err != nil:
-			return nil, refusal.New("JSON_INVALID", "the body could not be read to its end").WithCause(err)
-		}
-	}
+	return nil, refusal.New("JSON_INVALID", "the body could not be read to its end").WithCause(err)
 }
 
 // decode reads body, one JSON object, into the struct that into points to.

@@ -71,6 +71,9 @@ type request struct {
 	// record gathers what is known for the audit record.
 	record audit.Record
 
+	// held is what its body takes of the memory for bodies.
+	held vault.BodyHold
+
 	// known is set once the caller has shown a valid token, or is an
 	// administrator or a known agent: its refusals are not those of an
 	// outsider.
@@ -178,7 +181,8 @@ func (rq *request) serve(rt route, found bool) *refusal.Refusal {
 	if rt.noBody {
 		return rt.handler(rq, nil)
 	}
-	body, refused := readBody(rq.w, rq.Request)
+	defer rq.held.Release()
+	body, refused := rq.readBody()
 	if refused != nil {
 		return refused
 	}

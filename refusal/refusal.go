@@ -172,6 +172,7 @@ var statuses = map[string]int{
 	"UPSTREAM_PROTOCOL":     http.StatusBadGateway,
 	AuditUnavailable:        http.StatusServiceUnavailable,
 	StoreUnavailable:        http.StatusServiceUnavailable,
+	"BODY_MEMORY_EXHAUSTED": http.StatusServiceUnavailable,
 	"ISSUER_UNAVAILABLE":    http.StatusServiceUnavailable,
 	"MISSING_MASTER_SECRET": http.StatusServiceUnavailable,
 	"UPSTREAM_TIMEOUT":      http.StatusGatewayTimeout,

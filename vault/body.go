@@ -2,10 +2,8 @@ package vault
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/caddyvault/caddyvault/refusal"
@@ -18,33 +16,17 @@ const maxWhole = 8 << 20
 // readWhole reads the body of a request whose service's credential depends on
 // it, and finds where in it the credential goes. The bodies of all others
 // stream. A client has the service's timeouts.idle for all of it.
-func readWhole(w http.ResponseWriter, out *Outbound) *refusal.Refusal {
-	if !out.Service.ReadsBody() {
-		return nil
-	}
-	tooLarge := refusal.New("BODY_TOO_LARGE", "the body is larger than %d bytes, and the service's credential depends on all of it", maxWhole)
-	if out.ContentLength > maxWhole {
-		return tooLarge
-	}
-	var buf bytes.Buffer
+func (h *BodyHold) readWhole(w http.ResponseWriter, out *Outbound) *refusal.Refusal {
+	var body []byte
 	if out.Body != nil {
-		if out.ContentLength > 0 {
-			buf.Grow(int(out.ContentLength) + bytes.MinRead)
-		}
 		// Where a connection has no deadlines, the server's own limits hold.
 		conn := http.NewResponseController(w)
 		_ = conn.SetReadDeadline(time.Now().Add(time.Duration(out.Service.Timeouts.Idle)))
-		_, err := buf.ReadFrom(io.LimitReader(out.Body, maxWhole+1))
+		var err error
+		if body, err = h.Read(out.Body, out.ContentLength, maxWhole, nil); err != nil {
+			return readRefusal(err, maxWhole, ", and the service's credential depends on all of it")
+		}
 		_ = conn.SetReadDeadline(time.Time{})
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return refusal.New("CLIENT_TIMEOUT:idle", "the client did not send its request in time").WithCause(err)
-		}
-		if err != nil {
-			return refusal.New("BODY_INVALID", "the body could not be read to its end").WithCause(err)
-		}
-		if buf.Len() > maxWhole {
-			return tooLarge
-		}
 	}
 	contentType, encoding := out.Header["Content-Type"], out.Header["Content-Encoding"]
 	if out.Envelope {
@@ -53,7 +35,7 @@ func readWhole(w http.ResponseWriter, out *Outbound) *refusal.Refusal {
 	if out.ContentType != "" {
 		contentType = []string{out.ContentType}
 	}
-	plan, refused := out.Service.PlanBody(contentType, encoding, buf.Bytes())
+	plan, refused := out.Service.PlanBody(contentType, encoding, body)
 	if refused != nil {
 		return refused
 	}

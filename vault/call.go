@@ -153,8 +153,13 @@ func (v *Vault) send(w http.ResponseWriter, r *http.Request, t *token.Verified, 
 	if refused != nil {
 		return refused
 	}
-	if refused := readWhole(w, out); refused != nil {
-		return refused
+	if out.Service.ReadsBody() {
+		// Once as it came, and once with the secret in it.
+		hold := BodyHold{pool: &v.bodies.known, copies: 2}
+		defer hold.Release()
+		if refused := hold.readWhole(w, out); refused != nil {
+			return refused
+		}
 	}
 
 	c := &outgoing{v: v, t: t, keys: keys, out: out, rec: rec, start: v.now()}

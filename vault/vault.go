@@ -51,6 +51,10 @@ type Config struct {
 	Templates     func(name string) (*policy.Template, error)
 	TemplateNames func() ([]string, error)
 
+	// BodyMemory is how many bytes of bodies that are had whole may be held at
+	// a time; 0 for DefaultBodyMemory.
+	BodyMemory int64
+
 	Upstream Upstream
 
 	// Meter is told what happens; nil if nobody wants to know.
@@ -63,6 +67,7 @@ type Vault struct {
 	Config
 	tokens *token.Authority
 	admin  adminGate
+	bodies bodies
 
 	// keyGuesses counts wrong agent keys.
 	keyGuesses guesses
@@ -103,6 +108,7 @@ func New(st *State, c Config) (*Vault, error) {
 		c.Signing = SigningConfig{Algorithm: "EdDSA", PublishFor: 2 * JWKSMaxAge * time.Second}
 	}
 	v := &Vault{State: st, Config: c}
+	v.bodies.init(c.BodyMemory)
 
 	var err error
 	if v.tokens, err = v.authority(); err != nil {
