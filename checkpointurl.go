@@ -138,6 +138,7 @@ func (p *poster) run(ctx context.Context) {
 		case err != nil:
 			pause = min(max(2*pause, time.Second), postPause)
 			p.failed.Add(1)
+			metrics.notPosted.Inc()
 			p.logger.Error("audit checkpoint could not be sent", zap.Error(err), zap.Uint64("size", c.Size), zap.Uint64("failures", p.failed.Load()), zap.Duration("again_in", pause))
 			if !wait(pause) {
 				return
@@ -145,6 +146,7 @@ func (p *poster) run(ctx context.Context) {
 		default:
 			pause = 0
 			p.sent.Add(1)
+			metrics.posted.Inc()
 			if !wait(postEvery) {
 				return
 			}

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -62,6 +63,7 @@ func TestCheckpointURLBad(t *testing.T) {
 					sent = append(sent, string(b))
 					return answer(204), err
 				})
+				before := postedCounts(t)
 				p.start()
 				for i := range 3600 { // an hour of them
 					start := time.Now()
@@ -96,9 +98,38 @@ func TestCheckpointURLBad(t *testing.T) {
 					t.Fatalf("%d sent in 100 s", len(sent)-1)
 				}
 				p.stop()
+				after := postedCounts(t)
+				if n := after["sent"] - before["sent"]; n != float64(p.sent.Load()) {
+					t.Errorf("%v counted as sent of %d", n, p.sent.Load())
+				}
+				if n := after["failed"] - before["failed"]; n != float64(p.failed.Load()) {
+					t.Errorf("%v counted as failed of %d", n, p.failed.Load())
+				}
 			})
 		})
 	}
+}
+
+// postedCounts reads the metric of checkpoints that were sent.
+func postedCounts(t *testing.T) map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	if err := metrics.register(registry); err != nil {
+		t.Fatal(err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := make(map[string]float64)
+	for _, f := range families {
+		if f.GetName() == "caddyvault_audit_checkpoint_posts_total" {
+			for _, m := range f.GetMetric() {
+				counts[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	return counts
 }
 
 // TestCheckpointURL sends the checkpoints of a log to a server, which

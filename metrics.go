@@ -31,6 +31,9 @@ type meter struct {
 	hits, miss prometheus.Counter
 	all        []prometheus.Collector
 
+	// Checkpoints that were sent to checkpoint_url, and that could not be.
+	posted, notPosted prometheus.Counter
+
 	services sync.Map // name → *serviceMeter
 	codes    sync.Map // code → prometheus.Counter
 	nCodes   atomic.Int32
@@ -87,7 +90,12 @@ func newMeter() *meter {
 		Name: "caddyvault_streams_open",
 		Help: "Streams under way: server-sent events and the like, and WebSockets.",
 	}, func() float64 { return float64(upstream.OpenStreams()) })
-	m.all = []prometheus.Collector{m.calls, m.upstream, m.added, m.refusals, m.redactions, cache, streams}
+	posts := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "caddyvault_audit_checkpoint_posts_total",
+		Help: "Checkpoints of the audit log sent to checkpoint_url, by whether they arrived.",
+	}, []string{"result"})
+	m.posted, m.notPosted = posts.WithLabelValues("sent"), posts.WithLabelValues("failed")
+	m.all = []prometheus.Collector{m.calls, m.upstream, m.added, m.refusals, m.redactions, cache, streams, posts}
 	return m
 }
 

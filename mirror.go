@@ -85,7 +85,7 @@ func (m *mirror) run(ctx context.Context, log *audit.Log) (err error) {
 	if err != nil {
 		return err
 	}
-	f, err := log.Follow(audit.FollowOptions{After: after})
+	f, err := log.Follow(audit.FollowOptions{After: after, Apart: true})
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ type Follower struct {
 	filters filters
 	since   int64
 	until   int64
+	turns   *turns
 
 	next    uint64    // seq to go on with
 	missing [2]uint64 // of the next batch
@@ -48,6 +49,10 @@ type FollowOptions struct {
 	// that the log has not given out yet, because a crash took records that
 	// were not on disk, is taken for the last.
 	After uint64
+
+	// Apart is for one who must not fall behind because of others who follow:
+	// it does not take turns with them.
+	Apart bool
 
 	// Filters, Agents, Since and Until are those of Query.
 	Filters      map[string]string
@@ -72,7 +77,10 @@ type Batch struct {
 
 // Follow begins to read. Close ends it.
 func (l *Log) Follow(o FollowOptions) (*Follower, error) {
-	f := &Follower{l: l, since: o.Since, until: o.Until, next: o.After + 1}
+	f := &Follower{l: l, since: o.Since, until: o.Until, next: o.After + 1, turns: &l.turns}
+	if o.Apart {
+		f.turns = newTurns()
+	}
 	var err error
 	if f.filters, err = newFilters(o.Filters, o.Agents); err != nil {
 		return nil, err
@@ -101,7 +109,11 @@ func (f *Follower) leave() {
 // if the log is closed, or why ctx ended.
 func (f *Follower) Next(ctx context.Context) (Batch, error) {
 	for {
+		if err := f.turns.take(ctx, f.l.done); err != nil {
+			return Batch{}, err
+		}
 		b, wait, err := f.read()
+		f.turns.give(b)
 		if err != nil || b.Seq != 0 {
 			return b, err
 		}
@@ -261,11 +273,9 @@ func (f *Follower) block(size int64, b *Batch) error {
 		if !ok || seq < f.next {
 			return fmt.Errorf("no record to go on with at byte %d", f.off)
 		}
-		if f.filters.maybe(f.buf[:end]) {
-			for line := range linesOf(f.buf[:end]) {
-				if f.filters.match(line) && f.inTime(line) {
-					f.lines = append(f.lines, line)
-				}
+		for line := range f.filters.candidates(f.buf[:end]) {
+			if f.filters.match(line) && f.inTime(line) {
+				f.lines = append(f.lines, line)
 			}
 		}
 		f.off += int64(end)

@@ -136,6 +136,7 @@ type Log struct {
 	view  view
 	index indexes
 	marks bookmarks
+	turns turns
 	stats stats
 
 	opened uint64 // the last seq as the log was opened
@@ -183,6 +184,7 @@ func Open(opts Options) (*Log, error) {
 	}
 	l.set.Store(&opts)
 	l.flood.init(l)
+	l.turns = *newTurns()
 	l.index.init(l)
 	w := &writer{l: l, fs: opts.fs, syncDone: make(chan error, 1)}
 	if err := w.open(); err != nil {

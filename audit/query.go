@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,6 +45,9 @@ type Query struct {
 	// inclusive; 0 does not.
 	Since, Until int64
 
+	// Without, if not empty, lets no records of this event through.
+	Without string
+
 	// Before, if not 0, lets only records with a smaller seq through.
 	Before uint64
 
@@ -73,7 +77,7 @@ type Result struct {
 // without those.
 func (l *Log) Query(ctx context.Context, q Query) (Result, error) {
 	unavailable := l.barrier(ctx)
-	s := search{ctx: ctx, l: l, limit: q.Limit, since: q.Since, until: q.Until, before: q.Before, budget: maxScan}
+	s := search{ctx: ctx, l: l, limit: q.Limit, since: q.Since, until: q.Until, before: q.Before, without: q.Without, budget: maxScan}
 	if s.limit <= 0 {
 		s.limit = DefaultLimit
 	}
@@ -166,6 +170,31 @@ func (f *filters) maybe(b []byte) bool {
 		}
 	}
 	return f.agents == nil || slices.ContainsFunc(f.agents, func(m matcher) bool { return m.maybe(b) })
+}
+
+// candidates yields those of whole lines that may match, in their order.
+func (f *filters) candidates(b []byte) iter.Seq[[]byte] {
+	if !f.maybe(b) {
+		return func(func([]byte) bool) {}
+	}
+	if len(f.all) == 0 || f.all[0].digits != nil {
+		return linesOf(b)
+	}
+	text := f.all[0].text
+	return func(yield func([]byte) bool) {
+		for {
+			i := bytes.Index(b, text)
+			if i < 0 {
+				return
+			}
+			start := bytes.LastIndexByte(b[:i], '\n') + 1
+			end := i + bytes.IndexByte(b[i:], '\n')
+			if !yield(b[start:end]) {
+				return
+			}
+			b = b[end+1:]
+		}
+	}
 }
 
 func (f *filters) match(line []byte) bool {

@@ -212,3 +212,37 @@ func TestQuerySeesEnqueued(t *testing.T) {
 		}
 	}
 }
+
+// TestQueryWithout leaves out records of one event, and pages on over them.
+func TestQueryWithout(t *testing.T) {
+	l := open(t, Options{Dir: t.TempDir(), Deadline: closeWait, CheckpointEvery: -1})
+	for i := range 30 {
+		event := "test"
+		if i%3 > 0 {
+			event = EventCheckpoint
+		}
+		appendOK(t, l, Record{Event: event, CallID: "c"})
+	}
+	for _, q := range []Query{{}, {Filters: map[string]string{"callId": "c"}}} {
+		q.Without, q.Limit = EventCheckpoint, 4
+		n := 0
+		for {
+			res, err := l.Query(context.Background(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, line := range res.Lines {
+				if LineEvent(line) != "test" {
+					t.Fatalf("%s", line)
+				}
+				n++
+			}
+			if q.Before = res.Next; res.Next == 0 {
+				break
+			}
+		}
+		if n != 10 {
+			t.Errorf("%d records of 10", n)
+		}
+	}
+}

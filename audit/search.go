@@ -16,6 +16,7 @@ type search struct {
 	l            *Log
 	filters      filters
 	since, until int64
+	without      string
 	before       uint64
 	limit        int
 	budget       int64
@@ -339,11 +340,11 @@ func (s *search) match(line []byte) bool {
 	if !s.filters.match(line) {
 		return false
 	}
-	if s.since != 0 || s.until != 0 {
-		ts, _, ok := parseHead(line)
-		return ok && overlaps(ts, ts, s.since, s.until)
+	if s.since == 0 && s.until == 0 && s.without == "" {
+		return true
 	}
-	return true
+	ts, event, ok := parseHead(line)
+	return ok && overlaps(ts, ts, s.since, s.until) && (s.without == "" || string(event) != s.without)
 }
 
 // seekSeq returns where in the first size bytes of f, which are whole lines,

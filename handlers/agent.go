@@ -10,7 +10,6 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/caddyvault/caddyvault/audit"
 	"github.com/caddyvault/caddyvault/refusal"
 	"github.com/caddyvault/caddyvault/token"
 	"github.com/caddyvault/caddyvault/vault"
@@ -192,84 +191,5 @@ func revoke(rq *request, body []byte) *refusal.Refusal {
 	}{true, in.RevokeTargets})
 }
 
-// Bounds of an audit query (wire.md).
-const (
-	queryLimit    = 100
-	queryLimitMax = 1000
-	maxInteger    = 1 << 53 // what every JSON reader can hold
-)
-
-// auditQuery answers POST /vault.audit.query.
-func auditQuery(rq *request, body []byte) *refusal.Refusal {
-	var in struct {
-		Filters map[string]jsontext.Value `json:"filters"`
-		Limit   jsontext.Value            `json:"limit"`
-		Since   jsontext.Value            `json:"since"`
-		Until   jsontext.Value            `json:"until"`
-		Before  jsontext.Value            `json:"before"`
-	}
-	if refused := rq.identifyOrAdmin(); refused != nil {
-		return refused
-	}
-	if refused := decode(body, &in, false); refused != nil {
-		return refused
-	}
-	q := audit.Query{Limit: queryLimit, Filters: make(map[string]string, len(in.Filters))}
-	for name, v := range in.Filters {
-		switch v.Kind() {
-		case '"':
-			if err := json.Unmarshal(v, new(string)); err != nil {
-				return decodeRefusal(err)
-			}
-			s, err := jsontext.AppendUnquote(nil, v)
-			if err != nil {
-				return decodeRefusal(err)
-			}
-			q.Filters[name] = string(s)
-		case '0', 't', 'f':
-			q.Filters[name] = string(v)
-		default:
-			return refusal.New("FILTERS_INVALID:"+name, "a filter's value is a string, a number, true or false")
-		}
-	}
-	for _, f := range [...]struct {
-		name  string
-		value jsontext.Value
-		set   func(int64)
-	}{
-		{"limit", in.Limit, func(n int64) { q.Limit = int(min(n, queryLimitMax)) }},
-		{"since", in.Since, func(n int64) { q.Since = n }},
-		{"until", in.Until, func(n int64) { q.Until = n }},
-		{"before", in.Before, func(n int64) { q.Before = uint64(n) }},
-	} {
-		if f.value == nil || f.value.Kind() == 'n' {
-			continue
-		}
-		n, ok := integer(f.value, maxInteger)
-		if !ok || n < 1 {
-			return fieldInvalid(f.name, "%s is a whole number, at least 1", f.name)
-		}
-		f.set(n)
-	}
-	res, refused := rq.vault.Query(rq.Context(), rq.caller, q)
-	if refused != nil {
-		return refused
-	}
-	size := 2
-	for _, line := range res.Lines {
-		size += len(line) + 1
-	}
-	out := append(make([]byte, 0, size), '[')
-	for i, line := range res.Lines {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(out, line...)
-	}
-	if res.Next > 0 && len(res.Lines) < q.Limit {
-		// The search stopped at its bound, not at the limit.
-		rq.w.Header().Set("Vault-Audit-Next", strconv.FormatUint(res.Next, 10))
-	}
-	rq.answerRaw(200, append(out, ']'))
-	return nil
-}
+// maxInteger is what every JSON reader can hold.
+const maxInteger = 1 << 53

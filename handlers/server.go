@@ -3,6 +3,7 @@ package handlers
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"iter"
 	"net/http"
 	"slices"
 	"strings"
@@ -124,6 +125,18 @@ func init() {
 	routes["/.well-known/oauth-protected-resource"] = route{group: Agent, event: "request", method: http.MethodGet, noBody: true, handler: resourceMetadata}
 	for name, h := range adminRoutes {
 		routes["/vault.admin."+name] = post(Admin, "admin."+name, asAdmin(name, h))
+	}
+}
+
+// Routes returns the paths of the API with the method that each takes, in no
+// order.
+func Routes() iter.Seq2[string, string] {
+	return func(yield func(path, method string) bool) {
+		for path, rt := range routes {
+			if !yield(path, rt.method) {
+				return
+			}
+		}
 	}
 }
 

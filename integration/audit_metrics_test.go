@@ -3,6 +3,7 @@ package integration
 import (
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -39,6 +40,18 @@ func TestAuditMetrics(t *testing.T) {
 	eventually(t, "a checkpoint", func() bool { return read("checkpoint_records") >= records-1 })
 	if read("checkpoint_timestamp_seconds") < 1e9 {
 		t.Error("the checkpoint has no time")
+	}
+	// A listing is of what happened, unless it asks for checkpoints.
+	for body, want := range map[string]bool{`{"limit":1000}`: false, `{"limit":1000,"filters":{"event":"audit.checkpoint"}}`: true} {
+		if r := s.post("/vault.audit.query", body); r.status != 200 || strings.Contains(r.body, `"audit.checkpoint"`) != want {
+			t.Errorf("%s: %d, and checkpoints: %v", body, r.status, !want)
+		}
+	}
+	_, b := s.adminAPI("GET", "/metrics", nil)
+	for _, result := range []string{"sent", "failed"} {
+		if line := `caddyvault_audit_checkpoint_posts_total{result="` + result + `"} 0`; !strings.Contains(string(b), line) {
+			t.Errorf("no %s", line)
+		}
 	}
 	for range 70 {
 		s.post("/vault.call", `{"token":"x.y.z"}`)

@@ -4,8 +4,12 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/caddyvault/caddyvault/handlers"
 )
 
 // TestCanaries puts values that are nobody's business wherever a request has
@@ -52,19 +56,31 @@ func TestCanaries(t *testing.T) {
 		send("POST", "/proxy/github/repos/o/r/issues", `{"title":`+quote(canary("a proxied body"))+`}`, auth, cookie())
 		send("POST", "/proxy/github/nowhere", canary("a proxied body"), auth, cookie())
 	}
-	// Every other route, with a body that is refused and a token that is wrong.
-	for _, route := range []string{
-		"issueToken", "delegateToken", "introspectToken", "revoke", "audit.query", "call", "admin.listTemplates", "admin.loadTemplate",
-		"admin.addService", "admin.updateService", "admin.removeService", "admin.listServices", "admin.getService", "admin.addSecret",
-		"admin.removeSecret", "admin.listSecrets", "admin.listRevocations", "admin.unrevoke", "nothing", "admin.nothing",
-	} {
-		for _, body := range []string{
+	// Every route that there is, with bodies that are refused and tokens that
+	// are wrong, also in forms and with another method. (A query string is
+	// Caddy's access log's to show.)
+	routes := map[string]string{"/vault.nothing": "POST", "/vault.admin.nothing": "POST"}
+	maps.Insert(routes, handlers.Routes())
+	if len(routes) < 25 {
+		t.Fatalf("only %d routes", len(routes))
+	}
+	for path, method := range routes {
+		bodies := []string{
 			canary("no JSON"), `{"secret":` + quote(canary("a field")), `{"masterSecret":` + quote(canary("a secret")) + `,"secret":` + quote(canary("a secret")) + `}`,
 			`{"token":` + quote(canary("a token")) + `}`, `[` + quote(canary("an array")) + `]`,
-		} {
-			send("POST", "/vault."+route, body, cookie())
-			send("POST", "/vault."+route, body, bad())
 		}
+		if method == "GET" {
+			bodies = []string{""}
+		}
+		for _, body := range bodies {
+			if path != "/vault.audit.stream" { // with the right token it would not end
+				send(method, path, body, cookie())
+			}
+			send(method, path, body, bad())
+		}
+		send("PUT", path, bodies[0], cookie())
+		form := url.Values{"grant_type": {"client_credentials"}, "client_secret": {canary("a client's secret")}, "token": {canary("a form's token")}}
+		send(method, path, form.Encode(), header("Content-Type", "application/x-www-form-urlencoded"), bad())
 	}
 	send("POST", "/vault.admin.addSecret", `{"secretRef":"other","secret":`+quote(canary("a stored secret"))+`}`)
 	send("POST", "/vault.admin.loadTemplate", `{"template":"stripe","masterSecret":`+quote(canary("a template's secret"))+`}`)
