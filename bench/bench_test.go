@@ -60,6 +60,7 @@ func TestEveryCaseRuns(t *testing.T) {
 func TestParseBench(t *testing.T) {
 	const out = `goos: linux
 BenchmarkVerify/depth=0-2         	 6543210	       183.2 ns/op	       0 B/op	       0 allocs/op
+BenchmarkVerify/depth=0-2         	 6543210	       300.1 ns/op	       0 B/op	       0 allocs/op
 BenchmarkAppend/sync/256-2        	   12345	     10000 ns/op	    100000 records/s
 BenchmarkAppend/sync/1-2          	--- FAIL
 PASS

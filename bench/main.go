@@ -69,8 +69,8 @@ func main() {
 	o.length = time.Duration(*seconds * float64(time.Second))
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	r := report{intro: fmt.Sprintf("`%s`: %d cores, %s, %s,\n%d rounds of %s a side, medians. A figure in bold misses its aim.\n",
-		strings.TrimSpace("go run ./bench "+strings.Join(os.Args[1:], " ")), runtime.NumCPU(), runtime.Version(), time.Now().Format(time.DateOnly), o.rounds, o.length)}
+	r := report{intro: fmt.Sprintf("`%s`: %d cores, %s, %s, load average %s before the run,\n%d rounds of %s a side, medians. A figure in bold misses its aim.\n",
+		strings.TrimSpace("go run ./bench "+strings.Join(os.Args[1:], " ")), runtime.NumCPU(), runtime.Version(), time.Now().Format(time.DateOnly), loadAverage(), o.rounds, o.length)}
 	fmt.Print(r.intro)
 	if r.tables, err = run(ctx, o, os.Stdout); err != nil {
 		log.Fatal(err) //nolint:gocritic // nothing is left to be undone
@@ -83,6 +83,16 @@ func main() {
 			log.Fatal(err)
 		}
 	}
+}
+
+// loadAverage is how busy the machine was in the last minute.
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	one, _, _ := strings.Cut(string(b), " ")
+	return one
 }
 
 // run makes the tables, and prints each as it is done.

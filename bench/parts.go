@@ -24,28 +24,30 @@ type part struct {
 	least       bool    // the aim is the least, not the most
 }
 
-// packageParts are benchmarks of a package, and an expression for all of them.
+// packageParts are benchmarks of a package, an expression for all of them, and
+// how often they run.
 type packageParts struct {
 	pkg, run string
+	times    int
 	rows     []part
 }
 
 var parts = []packageParts{
-	{"vault", "^Benchmark(Verify|VerifyRevocations|Proof)$/^(depth=0|ES256)$", []part{
+	{"vault", "^Benchmark(Verify|VerifyRevocations|Proof)$/^(depth=0|ES256)$", 5, []part{
 		{name: "check of a remembered token", bench: "Verify/depth=0", unit: "ns/op", show: "%.0f ns", times: 1, aim: 300},
 		{name: "the same, 1,000,000 live revocations", bench: "VerifyRevocations/depth=0", unit: "ns/op", show: "%.0f ns", times: 1, aim: 300},
 		{name: "check of a DPoP proof and its token", bench: "Proof/ES256", unit: "ns/op", show: "%.0f µs", times: 1e-3},
 	}},
-	{"token", "^BenchmarkVerifyFirst$/^EdDSA$", []part{
+	{"token", "^BenchmarkVerifyFirst$/^EdDSA$", 5, []part{
 		{name: "first look at a token, EdDSA", bench: "VerifyFirst/EdDSA", unit: "ns/op", show: "%.0f µs", times: 1e-3, aim: 60},
 	}},
-	{"policy", "^BenchmarkMatchAmongServices$/^v1$/^resource19$", []part{
+	{"policy", "^BenchmarkMatchAmongServices$/^v1$/^resource19$", 3, []part{
 		{name: "match among 10,000 services of 100 endpoints", bench: "MatchAmongServices/v1/resource19/abc/items/def", unit: "ns/op", show: "%.2f µs", times: 1e-3, aim: 2},
 	}},
-	{"upstream/scrub", "^BenchmarkReader$/^JSON$", []part{
+	{"upstream/scrub", "^BenchmarkReader$/^JSON$", 5, []part{
 		{name: "scrubbing JSON without a hit", bench: "Reader/JSON", unit: "MB/s", show: "%.2f GB/s", times: 1e-3, aim: 1, least: true},
 	}},
-	{"audit", "^BenchmarkBig$/^verify$", []part{
+	{"audit", "^BenchmarkBig$/^verify$", 1, []part{
 		{name: "verifying an audit log of 1,000,000 records", bench: "Big/verify", unit: "records/s", show: "%.1f million records/s", times: 1e-6, aim: 2, least: true},
 	}},
 }
@@ -62,7 +64,7 @@ func partTable(s *stage) (table, error) {
 		if len(rows) == 0 {
 			continue
 		}
-		found, err := s.goBench(p.pkg, p.run)
+		found, err := s.goBench(p.pkg, p.run, p.times)
 		if err != nil {
 			return t, err
 		}
@@ -82,7 +84,7 @@ func partTable(s *stage) (table, error) {
 			t.add(row.name, got, allocations)
 		}
 	}
-	t.notes = "By `go test -bench`, which prints more of each."
+	t.notes = "By `go test -bench`, which prints more of each; the fastest of up to five runs, as a busy machine makes them slower."
 	return t, nil
 }
 
@@ -97,7 +99,7 @@ func appendTable(s *stage) (table, error) {
 		}
 		if found == nil {
 			var err error
-			if found, err = s.goBench("audit", "^BenchmarkAppend$"); err != nil {
+			if found, err = s.goBench("audit", "^BenchmarkAppend$", 1); err != nil {
 				return t, err
 			}
 		}
@@ -123,14 +125,14 @@ func appendTable(s *stage) (table, error) {
 }
 
 // partTime is how long a benchmark of go test runs.
-var partTime = "1s"
+var partTime = "500ms"
 
-// goBench runs benchmarks of a package and returns their figures by name and
-// unit.
-func (s *stage) goBench(pkg, run string) (map[string]map[string]float64, error) {
+// goBench runs benchmarks of a package some times and returns the figures of
+// the fastest by name and unit.
+func (s *stage) goBench(pkg, run string, times int) (map[string]map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", run, "-benchtime", partTime, module+"/"+pkg)
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", run, "-benchtime", partTime, "-count", strconv.Itoa(times), module+"/"+pkg)
 	cmd.Env = append(os.Environ(), "TMPDIR="+s.dir)
 	// go test passes an interrupt on to what it runs.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
@@ -143,7 +145,7 @@ func (s *stage) goBench(pkg, run string) (map[string]map[string]float64, error) 
 }
 
 // parseBench reads what go test -bench prints, on a machine of so many
-// processors.
+// processors. Of several runs of one benchmark the fastest counts.
 func parseBench(out string, processors int) map[string]map[string]float64 {
 	found := map[string]map[string]float64{}
 	for line := range strings.Lines(out) {
@@ -161,7 +163,9 @@ func parseBench(out string, processors int) map[string]map[string]float64 {
 				units[fields[i+1]] = f
 			}
 		}
-		found[name] = units
+		if before, ok := found[name]; !ok || units["ns/op"] < before["ns/op"] {
+			found[name] = units
+		}
 	}
 	return found
 }
