@@ -3,29 +3,34 @@ package caddyvault
 import (
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/caddyvault/caddyvault/handlers"
 	"github.com/caddyvault/caddyvault/vault"
 )
 
 // logRedacted writes the access log entry of a request that carries its token
-// where Caddy's access log would show it. Caddy's entry is made from a copy of
-// the request that was taken before any handler ran, so it is skipped, and this
-// one has the same form.
+// where Caddy's access log would show it, and takes the token out of the
+// request. Caddy's entry is made from a copy of the request that was taken
+// before any handler ran, so it is skipped, and this one has the same form.
 func (h *Handler) logRedacted(r *http.Request, v *vault.Vault, rec caddyhttp.ResponseRecorder, start time.Time) {
+	clear := r.Clone(r.Context())
+	h.server.RedactToken(clear, v)
+	defer hideToken(r, clear)
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok || server.Logs == nil {
 		return
 	}
-	clear := r.Clone(r.Context())
-	h.server.RedactToken(clear, v)
 	level := zapcore.InfoLevel
 	if rec.Status() >= http.StatusInternalServerError {
 		level = zapcore.ErrorLevel
@@ -66,4 +71,39 @@ func accessLoggers(logs *caddyhttp.ServerLogConfig, hostport string) []*zap.Logg
 		}
 	}
 	return out
+}
+
+// hideToken makes of a request that has been answered what clear is: handlers
+// in front of the vault may still make log fields or attributes of a span out
+// of it, by placeholders. The span of tracing has the path already.
+func hideToken(r, clear *http.Request) {
+	for name, values := range clear.Header {
+		r.Header[name] = values
+	}
+	ctx, sent := r.Context(), r.RequestURI
+	hide(r.URL, clear.RequestURI)
+	r.RequestURI = clear.RequestURI
+	if orig, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		before, ok := strings.CutSuffix(orig.RequestURI, sent)
+		uri := before + clear.RequestURI
+		if !ok { // it was rewritten
+			uri = "/" + handlers.Redacted
+		}
+		hide(orig.URL, uri)
+		if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+			repl.Set("http.request.orig_uri", uri)
+		}
+		if span := trace.SpanFromContext(ctx); span.IsRecording() {
+			span.SetAttributes(attribute.String("url.path", orig.URL.Path))
+		}
+	}
+}
+
+// hide makes a URL's path and query those of a request's.
+func hide(u *url.URL, uri string) {
+	clear, err := url.ParseRequestURI(uri)
+	if err != nil {
+		clear = &url.URL{Path: "/" + handlers.Redacted}
+	}
+	u.Path, u.RawPath, u.RawQuery, u.ForceQuery = clear.Path, clear.RawPath, clear.RawQuery, clear.ForceQuery
 }

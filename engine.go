@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -108,9 +109,24 @@ func (e *engine) release() error {
 	}
 	engines.mu.Lock()
 	delete(engines.m, e.dir)
+	others := slices.Collect(maps.Values(engines.m))
 	engines.mu.Unlock()
+	if e.state != nil {
+		for _, name := range e.state.ServiceNames() {
+			if !slices.ContainsFunc(others, func(o *engine) bool { return o.has(name) }) {
+				metrics.forget(name)
+			}
+		}
+	}
 	close(e.closed)
 	return err
+}
+
+// has reports whether there is a service of a name.
+func (e *engine) has(service string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.state != nil && e.state.Has(service)
 }
 
 // errSettingsChanged is returned for a reload that changes what only a restart

@@ -127,11 +127,14 @@ func (m *meter) service(name string) *serviceMeter {
 
 // forget drops the series of a service that is gone.
 func (m *meter) forget(service string) {
-	m.services.Delete(service)
-	label := prometheus.Labels{"service": service}
-	m.calls.DeletePartialMatch(label)
-	m.upstream.DeletePartialMatch(label)
-	m.redactions.DeletePartialMatch(label)
+	if _, ok := m.services.LoadAndDelete(service); !ok {
+		return // it had none
+	}
+	for _, o := range outcomes {
+		m.calls.DeleteLabelValues(service, o)
+	}
+	m.upstream.DeleteLabelValues(service)
+	m.redactions.DeleteLabelValues(service)
 }
 
 // Ended implements vault.Meter.

@@ -21,8 +21,9 @@ type carried struct {
 }
 
 // takeToken finds the vault's token where clients put an API key: wherever the
-// service's own key would stand, in Authorization with any scheme, or in
-// Vault-Token; never in a body, which streams. Two different ones are refused:
+// service's own key would stand, in Authorization with any scheme, in
+// Vault-Token, or among the subprotocols that a WebSocket offers, which is all
+// that a browser lets a page set; never in a body, which streams. Two different ones are refused:
 // which of them counts must not be a matter of order. svc is nil if there is
 // no such service.
 func takeToken(h http.Header, svc *policy.Compiled, path, query string) (carried, *refusal.Refusal) {
@@ -37,6 +38,11 @@ func takeToken(h http.Header, svc *policy.Compiled, path, query string) (carried
 	}
 	for _, value := range h[tokenHeader] {
 		fromHeader(value, add)
+	}
+	for _, list := range h["Sec-Websocket-Protocol"] {
+		for offered := range strings.SplitSeq(list, ",") {
+			add(fromSubprotocol(strings.TrimSpace(offered)))
+		}
 	}
 	own := false // whether Authorization is among the service's own
 	if svc != nil {
@@ -97,6 +103,16 @@ func within(value string, text policy.Text) string {
 		value = strings.TrimSuffix(value, text[1].Lit)
 	}
 	return value
+}
+
+// fromSubprotocol returns the token that a subprotocol ends in, alone or behind
+// a dot: "openai-insecure-api-key." and the like are the vendor's own words.
+func fromSubprotocol(offered string) string {
+	i := strings.Index("."+offered, "."+tokenStart)
+	if i < 0 || !policy.LooksLikeToken(offered[i:]) {
+		return ""
+	}
+	return offered[i:]
 }
 
 // fromHeader adds the token in a header's value: after a scheme, if there is

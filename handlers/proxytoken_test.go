@@ -76,6 +76,13 @@ func TestTakeToken(t *testing.T) {
 		{name: "another service's header", service: headerService, header: http.Header{"X-Other-Key": {tok}}},
 		{name: "an unknown service's header", header: http.Header{"X-Api-Key": {tok}}},
 
+		{name: "subprotocol", header: http.Header{"Sec-Websocket-Protocol": {"realtime, openai-insecure-api-key." + tok + ", openai-beta.realtime-v1"}}, want: tok},
+		{name: "subprotocol, alone", header: http.Header{"Sec-Websocket-Protocol": {"chat", tok}}, want: tok},
+		{name: "subprotocol, behind dots", header: http.Header{"Sec-Websocket-Protocol": {"a.b.c." + tok}}, want: tok},
+		{name: "subprotocol, twice", header: http.Header{"Sec-Websocket-Protocol": {"a." + tok + ",b." + tok2}}, code: "TOKEN_INVALID"},
+		{name: "subprotocol and header", header: http.Header{"Sec-Websocket-Protocol": {"a." + tok}, "Vault-Token": {tok2}}, code: "TOKEN_INVALID"},
+		{name: "subprotocol, no token", header: http.Header{"Sec-Websocket-Protocol": {"key.sk-1234, eyJ, xeyJh.eyJi.cc, ,"}}},
+
 		{name: "query", service: queryService, query: "api_key=" + tok, want: tok},
 		{name: "query, among others", service: queryService, query: "a=%2F&&api_key=" + tok + "&b=1+2&c", want: tok, kept: "a=%2F&&b=1+2&c"},
 		{name: "query, encoded", service: queryService, query: "a=1&%61pi_key=" + url.QueryEscape(tok) + "&z", want: tok, kept: "a=1&z"},

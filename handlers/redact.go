@@ -8,7 +8,8 @@ import (
 	"github.com/caddyvault/caddyvault/vault"
 )
 
-const redacted = "REDACTED"
+// Redacted stands where a token stood.
+const Redacted = "REDACTED"
 
 // tokenStart begins every token: it is the base64url of {".
 const tokenStart = "eyJ"
@@ -28,6 +29,11 @@ func (s *Server) TokenInOpen(r *http.Request, v *vault.Vault) bool {
 	if r.Header[tokenHeader] != nil || strings.Contains(r.RequestURI, tokenStart) {
 		return true
 	}
+	for _, list := range r.Header["Sec-Websocket-Protocol"] {
+		if redactSubprotocols(list) != list {
+			return true
+		}
+	}
 	service, path := s.target(r.URL)
 	svc := v.Policy(service)
 	if svc == nil {
@@ -39,11 +45,29 @@ func (s *Server) TokenInOpen(r *http.Request, v *vault.Vault) bool {
 			return true
 		}
 	}
-	if r.URL.RawQuery != "" && svc.RedactQuery(r.URL.RawQuery, redacted) != r.URL.RawQuery {
+	if r.URL.RawQuery != "" && svc.RedactQuery(r.URL.RawQuery, Redacted) != r.URL.RawQuery {
 		return true
 	}
 	_, _, inPath := svc.TakePath(path)
 	return inPath
+}
+
+// longSubprotocol is longer than any that is registered.
+const longSubprotocol = 64
+
+// redactSubprotocols replaces those that hold a token, and those that are too
+// long to be anything but a key.
+func redactSubprotocols(list string) string {
+	if len(list) < longSubprotocol && !strings.Contains(list, tokenStart) {
+		return list
+	}
+	all := strings.Split(list, ",")
+	for i, offered := range all {
+		if len(strings.TrimSpace(offered)) >= longSubprotocol || strings.Contains(offered, tokenStart) {
+			all[i] = Redacted
+		}
+	}
+	return strings.Join(all, ",")
 }
 
 func anyToken(h http.Header) bool {
@@ -63,26 +87,29 @@ func (s *Server) RedactToken(r *http.Request, v *vault.Vault) {
 	svc := v.Policy(service)
 	for name, values := range r.Header {
 		for i, value := range values {
-			values[i] = tokenShape.ReplaceAllLiteralString(value, redacted)
+			if name == "Sec-Websocket-Protocol" {
+				value = redactSubprotocols(value)
+			}
+			values[i] = tokenShape.ReplaceAllLiteralString(value, Redacted)
 		}
 		if name == tokenHeader {
-			r.Header[name] = []string{redacted}
+			r.Header[name] = []string{Redacted}
 		}
 	}
 	uri, query, hasQuery := strings.Cut(r.RequestURI, "?")
 	if svc != nil {
 		for _, name := range svc.AuthHeaders() {
 			if r.Header[name] != nil && !cleared(name) {
-				r.Header[name] = []string{redacted}
+				r.Header[name] = []string{Redacted}
 			}
 		}
-		query = svc.RedactQuery(query, redacted)
+		query = svc.RedactQuery(query, Redacted)
 		if _, _, ok := svc.TakePath(path); ok {
-			uri = strings.TrimSuffix(uri, path) + "/" + redacted
+			uri = strings.TrimSuffix(uri, path) + "/" + Redacted
 		}
 	}
 	if hasQuery {
 		uri += "?" + query
 	}
-	r.RequestURI = tokenShape.ReplaceAllLiteralString(uri, redacted)
+	r.RequestURI = tokenShape.ReplaceAllLiteralString(uri, Redacted)
 }

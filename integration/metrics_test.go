@@ -111,6 +111,58 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// TestMetricsOfTwo is about two sites, which count together, and about a
+// configuration on another data directory, whose services are others.
+func TestMetricsOfTwo(t *testing.T) {
+	t.Parallel()
+	s := start(t, config{sites: `
+http://:$PORT {
+	bind 127.0.0.1
+	vault
+}
+http://:$PORT2 {
+	bind 127.0.0.1
+	vault
+	metrics /metrics
+}`})
+	const calls = `caddyvault_calls_total{outcome="success",service="github"}`
+	token := s.issue("tony", "github", "github:repos:read")
+	for _, base := range []string{s.base, "http://127.0.0.1:" + s.port2} {
+		if r := s.do("GET", base+"/proxy/github/repos/o/r", "", bearer(token)); r.status != http.StatusOK {
+			t.Fatalf("%d %s", r.status, r.body)
+		}
+	}
+	if n := s.scrape()[calls]; n != 2 {
+		t.Errorf("%v calls on two sites", n)
+	}
+
+	_, first := s.adminAPI("GET", "/config/", nil)
+	other := strings.NewReplacer(s.data+`"`, s.data+`2"`, s.services+`"`, s.services+`2"`).Replace(string(first))
+	load := func(conf string) {
+		t.Helper()
+		if status, body := s.adminAPI("POST", "/load", strings.NewReader(conf)); status != http.StatusOK {
+			t.Fatalf("reload: %d %s", status, body)
+		}
+	}
+	series := func() (n int) {
+		for name := range s.scrape() {
+			if strings.Contains(name, `service="github"`) {
+				n++
+			}
+		}
+		return n
+	}
+	load(other)
+	eventually(t, "the services of the other directory are gone", func() bool { return series() == 0 })
+	load(string(first))
+	if r := s.do("GET", "/proxy/github/repos/o/r", "", bearer(token)); r.status != http.StatusOK {
+		t.Fatalf("%d %s", r.status, r.body)
+	}
+	if n := s.scrape()[calls]; n != 1 {
+		t.Errorf("%v calls after that", n)
+	}
+}
+
 // TestOpenStreams is about a stream that is counted while it runs.
 func TestOpenStreams(t *testing.T) {
 	t.Parallel()

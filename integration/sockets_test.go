@@ -58,6 +58,7 @@ func TestSocketClients(t *testing.T) {
 	})
 	s.ok("/vault.admin.addService", fmt.Sprintf(`{"service":"live","baseUrl":%q,"masterSecret":%s,"allowedAgents":["*"],"allowedActions":["*"],
 		"allowedScopes":["use","admin"],"endpoints":{"echo":{"method":"GET","path":"/echo","upgrade":"websocket","requiredScope":["use"]},
+		"chat":{"method":"GET","path":"/chat","upgrade":"websocket","subprotocols":["chat"],"requiredScope":["use"]},
 		"admin":{"method":"GET","path":"/admin","upgrade":"websocket","requiredScope":["admin"]},"plain":{"method":"GET","path":"/plain"}}}`, base, quote(secret)), nil)
 	s.ok("/vault.admin.loadTemplate", `{"template":"openai","masterSecret":`+quote(secret)+`}`, nil)
 	s.ok("/vault.admin.updateService", fmt.Sprintf(`{"service":"openai","baseUrl":%q}`, base+"/v1"), nil)
@@ -85,6 +86,7 @@ func TestSocketClients(t *testing.T) {
 		"closedByClient": [4002, "by the client"], "closedByUpstream": [4001, "by the upstream"],
 		"extensions": "", "uncompressed": "still here",
 		"undici": "from fetch’s own", "undiciClosed": [1000, "done", true],
+		"subprotocol": ["chat", "offered chat"], "subprotocolAlone": ["chat", "offered chat"],
 		"realtime": "response.create",
 		"noToken": [401, "TOKEN_REQUIRED"], "noScope": [403, "INSUFFICIENT_SCOPE:admin"], "noSocket": [403, "UPGRADE_DENIED"],
 		"revoked": 200, "cut": [1008, "SESSION_REVOKED"], "afterwards": [401, "SESSION_REVOKED"]
@@ -105,7 +107,7 @@ func TestSocketClients(t *testing.T) {
 			t.Errorf("the vault's token is in %s", text)
 		}
 	}
-	if opened != 6 {
+	if opened != 8 {
 		t.Errorf("the upstream saw %d sockets: %v", opened, seen)
 	}
 }

@@ -203,7 +203,7 @@ func (c *Compiled) compileSettings() *refusal.Refusal {
 	if r := checkReverseProxy(c.ReverseProxy); r != nil {
 		return r
 	}
-	return checkVersions(c.ReverseProxy, c.Base.Scheme)
+	return checkTransport(c.ReverseProxy, c.Base.Scheme)
 }
 
 func (c *Compiled) compileEndpoints() *refusal.Refusal {

@@ -257,6 +257,23 @@ var badServices = []struct{ data, code string }{
 	{proxy(`{"transport":{"protocol":"http","tls":{"server_name":"{env.X}"}}}`), "REVERSEPROXY_INVALID"},
 	{proxy(`{"transport":{"protocol":"http","tls":{"server_name":"\u007bx\u007d"}}}`), "REVERSEPROXY_INVALID"},
 	{proxy(`{"transport":{"protocol":"http","tls":{"ca":{"provider":"file","pem_files":["{file./x}"]}}}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","versions":["3"]}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","versions":["1.1","2","3"]}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","versions":["h2c"]}}`), "REVERSEPROXY_INVALID"}, // over TLS
+	{proxy(`{"transport":{"protocol":"http","versions":["H2C"]}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","versions":[""]}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","versions":"3"}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","versions":["2",3]}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","Versions":["3"]}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","versions":["2"],"versions":["3"]}}`), "JSON_DUPLICATE_KEY"},
+	{proxy(`{"transport":{"protocol":"http","resolver":{"addresses":["unix//run/evil.sock"]}}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","resolver":{"addresses":["evil.example:53"]}}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","resolver":{"addresses":["10.0.0.53:0"]}}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","resolver":{"addresses":["10.0.0.53:53-60"]}}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","resolver":{"addresses":["fe80::1%eth0"]}}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","resolver":{"addresses":[""]}}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","resolver":{"addresses":"10.0.0.53"}}}`), "REVERSEPROXY_INVALID"},
+	{proxy(`{"transport":{"protocol":"http","resolver":{"addresses":["10.0.0.53"],"dial":"x"}}}`), "REVERSEPROXY_INVALID"},
 	{proxy(`{"health_checks":{"active":{"upstream":"evil:443"}}}`), "REVERSEPROXY_INVALID"},
 	{proxy(`{"health_checks":{"active":{"headers":{"Authorization":["x"]}}}}`), "REVERSEPROXY_INVALID"},
 	{proxy(`{"load_balancing":{"selection_policy":{"policy":"cookie"}}}`), "REVERSEPROXY_INVALID"},
@@ -346,7 +363,7 @@ func TestParseServiceDefaults(t *testing.T) {
 			t.Errorf("%s: got %v", tc.members, err)
 		}
 	}
-	ok := `{"flush_interval":-1,"_c":1,"load_balancing":{"retries":2},"transport":{"protocol":"http","tls":{"server_name":"x"},"versions":["1.1"]}}`
+	ok := `{"flush_interval":-1,"_c":1,"load_balancing":{"retries":2},"transport":{"protocol":"http","tls":{"server_name":"x"},"versions":["1.1","2"],"resolver":{"addresses":["10.0.0.53","udp/10.0.0.53:53","tcp/[fd00::53]:853"]}}}`
 	if _, err := ParseService("svc", []byte(proxy(ok))); err != nil {
 		t.Error(err)
 	}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"net/netip"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -102,16 +103,23 @@ func checkShape(where string, raw jsontext.Value, allowed shape) *refusal.Refusa
 	return nil
 }
 
-// checkVersions holds transport.versions to those that the vault can guard:
-// HTTP/3 dials by other means, and h2c is HTTP/2 without TLS.
-func checkVersions(raw jsontext.Value, scheme string) *refusal.Refusal {
+// checkTransport holds transport.versions to those that the vault can guard:
+// HTTP/3 dials by other means, and h2c is HTTP/2 without TLS. Whoever answers
+// for names is asked over the network.
+func checkTransport(raw jsontext.Value, scheme string) *refusal.Refusal {
 	var set struct {
 		Transport struct {
 			Versions []string `json:"versions"`
+			Resolver struct {
+				Addresses []string `json:"addresses"`
+			} `json:"resolver"`
 		} `json:"transport"`
 	}
-	if len(raw) == 0 || json.Unmarshal(raw, &set) != nil {
-		return nil // what is no list of strings is Caddy's to refuse
+	if len(raw) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(raw, &set); err != nil {
+		return invalid("reverseProxy", "reverseProxy.transport has versions or resolver.addresses that are no lists of strings")
 	}
 	for _, v := range set.Transport.Versions {
 		switch {
@@ -122,5 +130,22 @@ func checkVersions(raw jsontext.Value, scheme string) *refusal.Refusal {
 			return invalid("reverseProxy", "reverseProxy.transport.versions takes 1.1, 2 and h2c, not %s", shown(v))
 		}
 	}
+	for _, a := range set.Transport.Resolver.Addresses {
+		if !resolverAddress(a) {
+			return invalid("reverseProxy", "reverseProxy.transport.resolver.addresses has %s, which is no IP address with or without a port", shown(a)).
+				WithHint("write 10.0.0.53, 10.0.0.53:53 or [fd00::53]:53, with udp/ or tcp/ before it if need be")
+		}
+	}
 	return nil
+}
+
+func resolverAddress(a string) bool {
+	if network, rest, ok := strings.Cut(a, "/"); ok && (network == "udp" || network == "tcp") {
+		a = rest
+	}
+	if ap, err := netip.ParseAddrPort(a); err == nil {
+		return ap.Port() != 0
+	}
+	ip, err := netip.ParseAddr(a)
+	return err == nil && ip.Zone() == ""
 }

@@ -37,3 +37,12 @@ func (v *Vault) meter(service string, f Figures) {
 
 // Has reports whether there is a service of a name.
 func (st *State) Has(service string) bool { return st.services.get(service) != nil }
+
+// ServiceNames are the names of all services there are.
+func (st *State) ServiceNames() []string {
+	var names []string
+	for _, svc := range st.services.all() {
+		names = append(names, svc.name)
+	}
+	return names
+}

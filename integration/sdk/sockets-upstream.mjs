@@ -12,6 +12,8 @@ sockets.on('connection', (ws, request) => {
     const text = data.toString();
     if (request.url.startsWith('/v1/realtime')) {
       ws.send(JSON.stringify({ type: 'response.output_text.delta', delta: JSON.parse(text).type }));
+    } else if (request.url === '/chat') {
+      ws.send(`offered ${request.headers['sec-websocket-protocol']}`);
     } else if (text === 'fragments') {
       ws.send('one ', { fin: false });
       ws.ping('between'); // control frames may stand between fragments

@@ -69,6 +69,16 @@ async function open(path, options = { headers }) {
   note('undiciClosed', [closed.code, closed.reason, closed.wasClean]);
 }
 {
+  // As in a browser, where a page can set nothing but subprotocols.
+  for (const [name, prefix] of [['subprotocol', 'openai-insecure-api-key.'], ['subprotocolAlone', '']]) {
+    const ws = new WebSocket(process.env.SOCKET_URL + '/chat', ['chat', prefix + token, 'other']);
+    await once(ws, 'open');
+    ws.send('hello');
+    note(name, [ws.protocol, (await once(ws, 'message'))[0].toString()]);
+    ws.close();
+  }
+}
+{
   // The vendor's own client of its own WebSocket.
   const rt = await OpenAIRealtimeWS.create(new OpenAI(), { model: 'gpt-realtime' });
   await once(rt.socket, 'open');

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -247,10 +248,64 @@ func checkAgainst(t *testing.T, s *Scrubber, plain *reference, body string, r *r
 		}
 		src.pieces, rest = append(src.pieces, rest[:n]), rest[n:]
 	}
-	pieces := fmt.Sprintf("%q", src.pieces)
+	pieces, all := fmt.Sprintf("%q", src.pieces), slices.Clone(src.pieces)
 	reader := s.Reader(src)
 	if got := readAll(t, reader); got != want || reader.Hits() != wantHits {
 		t.Fatalf("%s\n got %q, %d hits\nwant %q, %d hits", pieces, got, reader.Hits(), want, wantHits)
+	}
+	p := s.Pieces()
+	for round := 1; round <= 2; round++ { // the second text knows nothing of the first
+		if got := inPieces(p, all); got != want || p.Hits() != round*wantHits {
+			t.Fatalf("%s\n got %q, %d hits\nwant %q, %d times %d hits", pieces, got, p.Hits(), want, round, wantHits)
+		}
+	}
+}
+
+// inPieces is what Pieces makes of a text, of which the last piece may be
+// empty: it is final all the same.
+func inPieces(p *Pieces, text []string) string {
+	var got strings.Builder
+	for _, piece := range text {
+		got.Write(p.Next([]byte(piece), false))
+	}
+	got.Write(p.Next(nil, true))
+	return got.String()
+}
+
+// TestPieces cuts texts in two and in three at every place, and into single
+// bytes: what comes out is what a whole text becomes.
+func TestPieces(t *testing.T) {
+	for _, secret := range testSecrets {
+		s := New([]Named{{"ref", secret}, {"two", secret[2:] + "tail"}})
+		for _, body := range []string{
+			"before " + secret + " after", secret, secret + secret, secret + "tail", secret[:len(secret)-1],
+			everyByte(secret, "%%%02X") + secret[:4], hex.EncodeToString([]byte(secret)) + "00",
+			"a" + base64.StdEncoding.EncodeToString([]byte("u:"+secret)) + "\\u0073", "nothing of it", "",
+		} {
+			want, wantHits := s.Bytes([]byte(body))
+			check := func(pieces ...string) {
+				t.Helper()
+				p := s.Pieces()
+				var got strings.Builder
+				for i, piece := range pieces {
+					b := []byte(piece)
+					got.Write(p.Next(b, i == len(pieces)-1))
+					clear(b) // it is the caller's again
+				}
+				if got.String() != string(want) || p.Hits() != wantHits {
+					t.Fatalf("%q\n got %q, %d hits\nwant %q, %d hits", pieces, got.String(), p.Hits(), want, wantHits)
+				}
+			}
+			check(body)
+			check(strings.Split(body, "")...)
+			for i := range len(body) + 1 {
+				check(body[:i], body[i:])
+				for _, n := range []int{0, 1, 2, 7} {
+					j := min(i+n, len(body))
+					check(body[:i], body[i:j], body[j:])
+				}
+			}
+		}
 	}
 }
 
