@@ -19,9 +19,13 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// open opens a log in dir and closes it with the test.
+// open opens a log in dir and closes it with the test. A real disk may be
+// busy: only tests that bring their own have the default deadline.
 func open(t testing.TB, o Options) *Log {
 	t.Helper()
+	if o.Deadline == 0 && o.fs == nil {
+		o.Deadline = closeWait
+	}
 	l, err := Open(o)
 	if err != nil {
 		t.Fatal(err)

@@ -37,7 +37,11 @@ func (t *terminal) auditVerifyCommand() *cobra.Command {
 			o.Checkpoints = append(o.Checkpoints, string(b))
 		}
 		report, err := audit.VerifyWith(args[0], o)
+		if o.Progress != nil {
+			o.Progress(1, 1) // what follows gets a line of its own
+		}
 		switch {
+		case report.Key == "" && len(report.Segments) == 0: // nothing was looked at
 		case report.Key == "":
 			fmt.Fprintln(t.err, "warning: there is no audit.pub, so that no checkpoint was looked at: only the chain shows changes")
 		case report.KeyUnproven:
