@@ -16,7 +16,10 @@ import (
 // not in the request's own, whose map would grow three times.
 var replacers = sync.Pool{New: func() any { return caddy.NewEmptyReplacer() }}
 
-const proxyPlaceholders = "http.reverse_proxy."
+const (
+	proxyPlaceholders  = "http.reverse_proxy."
+	headerPlaceholders = proxyPlaceholders + "header."
+)
 
 // plain reports whether a service has no reverse_proxy settings of its own.
 func plain(svc *policy.Compiled) bool { return len(svc.ReverseProxy) == 0 }
@@ -68,7 +71,12 @@ func (p *proxyContext) borrow(s *service) (giveBack func()) {
 	repl := replacers.Get().(*caddy.Replacer)
 	p.repl = repl
 	return func() {
-		repl.DeleteByPrefix(proxyPlaceholders)
+		// What else it holds is of the proxy's making: names of which there
+		// are always the same, set anew by the next call and asked for by
+		// nobody.
+		if !p.call.handedOver {
+			repl.DeleteByPrefix(headerPlaceholders)
+		}
 		replacers.Put(repl)
 	}
 }

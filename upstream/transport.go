@@ -152,8 +152,8 @@ type call struct {
 	hints     int  // secrets found in 1xx answers
 
 	// handsOver says that nothing looks at the answer's header on its way
-	// through Caddy's proxy.
-	handsOver bool
+	// through Caddy's proxy, and handedOver that it did not go there.
+	handsOver, handedOver bool
 
 	// noLength says that the length in the upstream's header is not that of
 	// the answer: it asks with HEAD on behalf of a client that did not.
@@ -294,6 +294,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if c.handsOver && res.Header["Incremental"] == nil {
 		handOver(res, c.client.Header())
+		c.handedOver = true
 	}
 	res.Request = req
 	return res, nil
