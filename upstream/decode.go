@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/zstd"
@@ -18,7 +19,7 @@ import (
 // Upstreams are asked for gzip, which Go's transport undoes, and for nothing
 // else: it takes 40 KiB of memory a stream. What comes unasked in zstd or
 // brotli is undone too, at up to 8 and 16 MiB each, which would be much for
-// thousands of streams. Whatever comes is undone piece by piece, so that what
+// thousands of streams: only so many at a time are. Whatever comes is undone piece by piece, so that what
 // grows a thousandfold takes no more memory than that.
 
 // maxPadding is how much may follow a compressed body, in bytes.
@@ -26,6 +27,10 @@ const maxPadding = 64 << 10
 
 // maxWindow bounds the memory that a zstd stream can ask for.
 const maxWindow = 8 << 20
+
+// hungry has a place for each answer in zstd or brotli that is undone at the
+// same time, in all services.
+var hungry = make(chan struct{}, 64)
 
 // decoder undoes a Content-Encoding. One that it cannot undo is refused: the
 // secret could be in there.
@@ -47,13 +52,26 @@ func decoder(encoding string, body io.ReadCloser) (io.ReadCloser, error) {
 			return flate.NewReader(buffered), nil
 		}}, nil
 	case "zstd":
-		return &decodedBody{closer: body, open: func() (io.Reader, error) {
+		return hungryBody(&decodedBody{closer: body, open: func() (io.Reader, error) {
 			return zstd.NewReader(body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
-		}}, nil
+		}})
 	case "br":
-		return &decodedBody{closer: body, open: func() (io.Reader, error) { return brotli.NewReader(body), nil }}, nil
+		return hungryBody(&decodedBody{closer: body, open: func() (io.Reader, error) { return brotli.NewReader(body), nil }})
 	}
 	return nil, refusal.New("UPSTREAM_PROTOCOL", "the upstream's answer is encoded in a way that the vault cannot look into")
+}
+
+// hungryBody takes a place for a body that needs much memory, until it is
+// closed.
+func hungryBody(d *decodedBody) (io.ReadCloser, error) {
+	select {
+	case hungry <- struct{}{}:
+		d.release = sync.OnceFunc(func() { <-hungry })
+		return d, nil
+	default:
+		return nil, refusal.New("UPSTREAM_PROTOCOL", "too many answers in zstd or brotli, which upstreams are not asked for, are under way").
+			WithHint("have the upstream obey Accept-Encoding")
+	}
 }
 
 // decodedBody opens its decoder with the first Read, because the decoders read
@@ -63,6 +81,8 @@ type decodedBody struct {
 	closer io.ReadCloser // the body underneath
 	r      io.Reader
 	err    error
+
+	release func() // nil if there is nothing to release
 }
 
 func (d *decodedBody) Read(p []byte) (int, error) {
@@ -88,6 +108,9 @@ func (d *decodedBody) Read(p []byte) (int, error) {
 func (d *decodedBody) Close() error {
 	if z, ok := d.r.(*zstd.Decoder); ok {
 		z.Close()
+	}
+	if d.release != nil {
+		d.release()
 	}
 	return d.closer.Close()
 }
