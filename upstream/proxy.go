@@ -33,6 +33,7 @@ const streamCloseDelay = 5 * time.Minute
 // configuration ends. It implements vault.Upstream.
 type Proxy struct {
 	ctx     caddy.Context
+	shared  caddy.Context // see contextFor
 	logger  *zap.Logger
 	debugs  bool // Caddy's proxy logs the headers of answers
 	allowed []netip.Prefix
@@ -53,7 +54,8 @@ func New(ctx caddy.Context, allowed []netip.Prefix) (*Proxy, error) {
 	if _, err := ctx.App("events"); err != nil {
 		return nil, err
 	}
-	return &Proxy{ctx: ctx, logger: ctx.Logger(), debugs: caddy.Log().Core().Enabled(zap.DebugLevel), allowed: allowed}, nil
+	shared, _ := caddy.NewContext(ctx) // it ends with ctx
+	return &Proxy{ctx: ctx, shared: shared, logger: ctx.Logger(), debugs: caddy.Log().Core().Enabled(zap.DebugLevel), allowed: allowed}, nil
 }
 
 // service is the reverse proxy of one compiled service, and the number of
@@ -210,7 +212,7 @@ func (p *Proxy) provisionService(svc *policy.Compiled) (_ *service, err error) {
 		return nil, err
 	}
 
-	ctx, cancel := caddy.NewContext(p.ctx)
+	ctx, cancel := p.contextFor(svc)
 	defer func() {
 		if err != nil {
 			cancel()
@@ -233,6 +235,12 @@ func (p *Proxy) provisionService(svc *policy.Compiled) (_ *service, err error) {
 	if err := h.Provision(ctx); err != nil {
 		return nil, fmt.Errorf("reverse proxy: %w", err)
 	}
+	if plain(svc) {
+		// There are no retries and no health checks, for which alone the
+		// context would be asked. It ends what looks every ten seconds at the
+		// health of an upstream whose health nobody checks.
+		cancel()
+	}
 	return &service{
 		compiled:   svc,
 		plain:      plain(svc),
@@ -241,6 +249,20 @@ func (p *Proxy) provisionService(svc *policy.Compiled) (_ *service, err error) {
 		cancel:     cancel,
 		endStreams: sync.OnceFunc(func() { _ = h.Cleanup() }),
 	}, nil
+}
+
+// contextFor returns a context to provision a service's proxy under. One of
+// its own is for a service that may load modules, which end with it; the others
+// share what Caddy makes for a context (a registry of metrics), and only end
+// apart.
+func (p *Proxy) contextFor(svc *policy.Compiled) (caddy.Context, context.CancelFunc) {
+	if !plain(svc) {
+		return caddy.NewContext(p.ctx)
+	}
+	ctx := p.shared
+	var cancel context.CancelFunc
+	ctx.Context, cancel = context.WithCancel(p.shared.Context)
+	return ctx, cancel
 }
 
 // decodeSettings reads a service's own reverse_proxy settings, Caddy's JSON,
