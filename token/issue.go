@@ -1,12 +1,15 @@
 package token
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // payload is the claims as they are signed, in the order in which the
@@ -33,6 +36,54 @@ type payload struct {
 	Actor    *actor              `json:"act,omitzero"`
 	Chain    []link              `json:"anc,omitzero"`
 	Bound    *confirmation       `json:"cnf,omitzero"`
+}
+
+// narrowed says whether a token has what only some have.
+func (p *payload) narrowed() bool {
+	return p.Groups != nil || p.Actions != nil || p.Params != nil || p.MaxCalls != 0 || p.MaxBytes != 0 || p.OneTime ||
+		p.Actor != nil || p.Chain != nil || p.Bound != nil
+}
+
+// encode returns the payload in JSON. What every token has is written here, as
+// the encoder would: issuing is a signature and little else.
+func (p *payload) encode() ([]byte, error) {
+	if p.narrowed() {
+		return json.Marshal(p)
+	}
+	w := writer{b: make([]byte, 0, 512)}
+	w.text(`{"service":`, p.Service)
+	w.b = append(w.b, `,"scope":[`...)
+	for i, s := range p.Scope {
+		if i > 0 {
+			w.b = append(w.b, ',')
+		}
+		w.text("", s)
+	}
+	w.text(`],"ctx":{"agentId":`, p.Context.AgentID)
+	w.text(`,"sessionId":`, p.Context.SessionID)
+	w.text(`,"taskId":`, p.Context.TaskID)
+	w.text(`,"skillId":`, p.Context.SkillID)
+	w.text(`,"tool":`, p.Context.Tool)
+	w.b = strconv.AppendInt(append(w.b, `},"iat":`...), p.IssuedAt, 10)
+	w.b = strconv.AppendInt(append(w.b, `,"exp":`...), p.ExpiresAt, 10)
+	w.text(`,"aud":`, p.Audience)
+	w.text(`,"iss":`, p.Issuer)
+	w.text(`,"sub":`, p.Subject)
+	w.text(`,"jti":`, p.ID)
+	return append(w.b, '}'), w.err
+}
+
+// writer writes JSON, until there is an error.
+type writer struct {
+	b   []byte
+	err error
+}
+
+// text appends what stands before a text, and the text.
+func (w *writer) text(before, text string) {
+	if w.err == nil {
+		w.b, w.err = jsontext.AppendQuote(append(w.b, before...), text)
+	}
 }
 
 // actor is the claim "act" (RFC 8693, section 4.1): who uses the token, and
@@ -120,7 +171,7 @@ func (a *Authority) Sign(c Claims) (string, Key, error) {
 	case life <= 0 || life > a.opts.MaxTTL:
 		return "", Key{}, fmt.Errorf("issue token: a life of %v, up to %v is possible", life, a.opts.MaxTTL)
 	}
-	body, err := json.Marshal(&p)
+	body, err := p.encode()
 	if err != nil {
 		// Not wrapped: the encoder quotes what it cannot encode.
 		return "", Key{}, errors.New("issue token: a claim is not valid UTF-8")
@@ -129,14 +180,15 @@ func (a *Authority) Sign(c Claims) (string, Key, error) {
 	if key == nil {
 		return "", Key{}, errors.New("issue token: there is no key that signs")
 	}
-	signed := key.header + "." + encode(body)
-	sig, err := key.method.Sign(signed, key.sign)
+	raw := append(make([]byte, 0, len(key.header)+2*len(body)+128), key.header...)
+	raw = base64.RawURLEncoding.AppendEncode(append(raw, '.'), body)
+	sig, err := key.method.Sign(string(raw), key.sign)
 	if err != nil {
 		return "", Key{}, fmt.Errorf("issue token: %w", err)
 	}
-	raw := signed + "." + encode(sig)
+	raw = base64.RawURLEncoding.AppendEncode(append(raw, '.'), sig)
 	if len(raw) > MaxLength {
 		return "", Key{}, fmt.Errorf("issue token: %w", ErrTooLong)
 	}
-	return raw, Key{key}, nil
+	return string(raw), Key{key}, nil
 }
