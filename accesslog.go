@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,9 +27,10 @@ func (h *Handler) logRedacted(r *http.Request, v *vault.Vault, rec caddyhttp.Res
 	clear := r.Clone(r.Context())
 	h.server.RedactToken(clear, v)
 	defer hideToken(r, clear)
+	skipped, _ := caddyhttp.GetVar(r.Context(), caddyhttp.LogSkipVar).(bool)
 	caddyhttp.SetVar(r.Context(), caddyhttp.LogSkipVar, true)
 	server, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok || server.Logs == nil {
+	if !ok || server.Logs == nil || skipped {
 		return
 	}
 	level := zapcore.InfoLevel
@@ -39,7 +41,7 @@ func (h *Handler) logRedacted(r *http.Request, v *vault.Vault, rec caddyhttp.Res
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		agent, _ = repl.GetString("http.auth.user.id")
 	}
-	for _, logger := range accessLoggers(server.Logs, r.Host) {
+	for _, logger := range accessLoggers(server.Logs, r) {
 		if entry := logger.Check(level, "handled request"); entry != nil {
 			entry.Write(
 				zap.Object("request", caddyhttp.LoggableHTTPRequest{Request: clear}),
@@ -53,17 +55,31 @@ func (h *Handler) logRedacted(r *http.Request, v *vault.Vault, rec caddyhttp.Res
 	}
 }
 
-// accessLoggers returns the loggers that Caddy would use for a host.
-func accessLoggers(logs *caddyhttp.ServerLogConfig, hostport string) []*zap.Logger {
-	host := strings.ToLower(hostport)
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+// accessLoggers returns the loggers that Caddy would use for a request.
+func accessLoggers(logs *caddyhttp.ServerLogConfig, r *http.Request) []*zap.Logger {
+	hosts := hostPatterns(r.Host)
+	names, mapped := []string{logs.DefaultLoggerName}, false
+	for _, host := range hosts {
+		if named, ok := logs.LoggerNames[host]; ok {
+			names, mapped = named, true
+			break
+		}
+	}
+	if !mapped {
+		skipped := func(host string) bool { return slices.Contains(hosts, strings.ToLower(host)) }
+		if logs.SkipUnmappedHosts || slices.ContainsFunc(logs.SkipHosts, skipped) {
+			return nil
+		}
+	}
+	if chosen, ok := caddyhttp.GetVar(r.Context(), caddyhttp.AccessLoggerNameVarKey).([]any); ok { // by log_name
+		names = nil
+		for _, name := range chosen {
+			if name, ok := name.(string); ok {
+				names = append(names, name)
+			}
+		}
 	}
 	access := caddy.Log().Named("http.log.access")
-	names := logs.LoggerNames[host]
-	if len(names) == 0 {
-		names = []string{logs.DefaultLoggerName}
-	}
 	out := make([]*zap.Logger, len(names))
 	for i, name := range names {
 		if out[i] = access; name != "" {
@@ -71,6 +87,22 @@ func accessLoggers(logs *caddyhttp.ServerLogConfig, hostport string) []*zap.Logg
 		}
 	}
 	return out
+}
+
+// hostPatterns are the names under which a host may be configured: its own, and
+// those with stars for its first labels.
+func hostPatterns(hostport string) []string {
+	host := strings.ToLower(hostport)
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	all := []string{host}
+	labels := strings.Split(host, ".")
+	for i := range labels {
+		labels[i] = "*"
+		all = append(all, strings.Join(labels, "."))
+	}
+	return all
 }
 
 // hideToken makes of a request that has been answered what clear is: handlers

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -50,6 +51,44 @@ func TestHideToken(t *testing.T) {
 				if got, _ := repl.GetString(name); got != want {
 					t.Errorf("{%s} is %q, want %q", name, got, want)
 				}
+			}
+		})
+	}
+}
+
+// TestAccessLoggers: a redacted entry goes where Caddy's would have gone.
+func TestAccessLoggers(t *testing.T) {
+	names := map[string]caddyhttp.StringArray{"a.example": {"one"}, "*.wild.example": {"two", "three"}, "silent.example": {}}
+	for _, tt := range []struct {
+		name, host string
+		logs       caddyhttp.ServerLogConfig
+		chosen     []any
+		want       []string
+	}{
+		{name: "none of its own", host: "x", want: []string{"http.log.access"}},
+		{name: "a default", host: "x", logs: caddyhttp.ServerLogConfig{DefaultLoggerName: "d"}, want: []string{"http.log.access.d"}},
+		{name: "its own", host: "A.example:8443", logs: caddyhttp.ServerLogConfig{LoggerNames: names}, want: []string{"http.log.access.one"}},
+		{name: "a wildcard's", host: "b.wild.example", logs: caddyhttp.ServerLogConfig{LoggerNames: names}, want: []string{"http.log.access.two", "http.log.access.three"}},
+		{name: "switched off", host: "silent.example", logs: caddyhttp.ServerLogConfig{LoggerNames: names}},
+		{name: "skipped", host: "s.example:80", logs: caddyhttp.ServerLogConfig{SkipHosts: []string{"S.example"}}},
+		{name: "skipped by a wildcard", host: "s.example", logs: caddyhttp.ServerLogConfig{SkipHosts: []string{"*.example"}}},
+		{name: "of no site that logs", host: "x", logs: caddyhttp.ServerLogConfig{LoggerNames: names, SkipUnmappedHosts: true}},
+		{name: "of a site that logs", host: "a.example", logs: caddyhttp.ServerLogConfig{LoggerNames: names, SkipUnmappedHosts: true}, want: []string{"http.log.access.one"}},
+		{name: "chosen by the site", host: "a.example", logs: caddyhttp.ServerLogConfig{LoggerNames: names}, chosen: []any{"x", ""}, want: []string{"http.log.access.x", "http.log.access"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.Host = tt.host
+			r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), httptest.NewRecorder(), &caddyhttp.Server{})
+			if tt.chosen != nil {
+				caddyhttp.SetVar(r.Context(), caddyhttp.AccessLoggerNameVarKey, tt.chosen)
+			}
+			var got []string
+			for _, l := range accessLoggers(&tt.logs, r) {
+				got = append(got, l.Name())
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("%q, want %q", got, tt.want)
 			}
 		})
 	}

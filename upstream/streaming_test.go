@@ -13,8 +13,11 @@ import (
 	"net/textproto"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/caddyvault/caddyvault/refusal"
 )
 
 // TestEventsComeOneByOne: each event is with the client before the next is
@@ -343,5 +346,68 @@ func TestHintsAreCounted(t *testing.T) {
 		if r := <-g.results; res.StatusCode != tt.status || r.Redactions != 1 {
 			t.Errorf("%s: %d, %d redactions", tt.settings, res.StatusCode, r.Redactions)
 		}
+	}
+}
+
+// hints is an upstream that sends hints of a size for as long as anybody takes
+// them, and tells how many it has sent.
+func hints(t *testing.T, size int) (url string, sent *atomic.Int64) {
+	sent = new(atomic.Int64)
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Hint", strings.Repeat("x", size))
+		for r.Context().Err() == nil {
+			w.WriteHeader(http.StatusEarlyHints)
+			sent.Add(1)
+		}
+	}))
+	t.Cleanup(upstream.Close)
+	return upstream.URL, sent
+}
+
+// TestHintsWithoutEnd: an upstream that never comes to its answer is given up.
+func TestHintsWithoutEnd(t *testing.T) {
+	url, _ := hints(t, 1)
+	g, site := newGateway(t, url, "")
+	n := 0
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error {
+		n++
+		return nil
+	}})
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, site.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusBadGateway || n > maxEarly || (<-g.refused).Code != "UPSTREAM_PROTOCOL" {
+		t.Errorf("%d after %d hints", res.StatusCode, n)
+	}
+}
+
+// TestHintsNobodyTakes: a call that is cut does not wait for a client that
+// takes no hints.
+func TestHintsNobodyTakes(t *testing.T) {
+	url, sent := hints(t, 200<<10)
+	g, site := newGateway(t, url, "")
+	conn, err := net.Dial("tcp", site.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	for before := int64(-1); before != sent.Load() || before < 1; { // until it stands still
+		before = sent.Load()
+		time.Sleep(50 * time.Millisecond) // the interval of looking
+	}
+	(*g.cut.Load())(refusal.New("TOKEN_REVOKED", ""))
+	<-g.results
+	if n := sent.Load(); n >= maxEarly {
+		t.Errorf("%d hints were taken", n)
 	}
 }

@@ -338,8 +338,10 @@ type roundTrip struct {
 	t     *transport
 	trace httptrace.ClientTrace
 
+	ctx     context.Context
 	mu      sync.Mutex // holds up the end while a 1xx answer is passed on
 	over    bool
+	early   int             // 1xx answers
 	secrets *scrub.Scrubber // set before the request is sent; nil for none
 }
 
@@ -351,8 +353,13 @@ func (a *roundTrip) traced(ctx context.Context) context.Context {
 		WroteRequest:   a.wroteRequest,
 		Got1xxResponse: a.got1xx,
 	}
+	a.ctx = ctx
 	return httptrace.WithClientTrace(traceless{ctx}, &a.trace)
 }
+
+// maxEarly is how many 1xx answers there may be to one request. Go's own limit
+// does not hold for whoever looks at them.
+const maxEarly = 100
 
 // done ends the attempt: its 1xx answers are late.
 func (a *roundTrip) done() {
@@ -372,6 +379,9 @@ func (a *roundTrip) wroteRequest(info httptrace.WroteRequestInfo) {
 func (a *roundTrip) got1xx(code int, header textproto.MIMEHeader) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.early++; a.early > maxEarly {
+		return refusal.New("UPSTREAM_PROTOCOL", "the upstream sent more than %d answers that are none yet", maxEarly)
+	}
 	if a.over || code != http.StatusEarlyHints {
 		return nil
 	}
@@ -391,7 +401,10 @@ func (a *roundTrip) got1xx(code int, header textproto.MIMEHeader) error {
 	h := a.client.Header()
 	own := h.Clone()
 	maps.Copy(h, hints)
+	a.watch.interruptible(a.ctx)
+	a.watch.hinting.Store(true) // to a client that may take its time
 	a.client.WriteHeader(code)
+	a.watch.hinting.Store(false)
 	clear(h)
 	maps.Copy(h, own)
 	return nil

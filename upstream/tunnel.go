@@ -24,6 +24,10 @@ const (
 	// linger is how long a client that was told that a WebSocket ends has to
 	// hang up by itself, so that it gets to read it.
 	linger = time.Second
+
+	// goodbye is how long the upstream has to take its Close frame: the client
+	// is told only after that.
+	goodbye = 25 * time.Millisecond
 )
 
 // errTunnelOver ends the proxy's copying.
@@ -313,7 +317,7 @@ func (t *tunnel) closeUpstream() {
 			defer close(said)
 			_, _ = t.conn.Write(maskedClose(closeGoingAway)) // best effort
 		}()
-		timer := time.NewTimer(linger / 10)
+		timer := time.NewTimer(goodbye)
 		defer timer.Stop()
 		select {
 		case <-said:

@@ -47,6 +47,7 @@ type watch struct {
 	phase    atomic.Int32
 	inBody   atomic.Bool // a piece of the request is read from the client
 	inAnswer atomic.Bool // a piece of the answer is read from the upstream
+	hinting  atomic.Bool // a 1xx answer is written to the client
 
 	// stream says that the answer has no limit in total, and long that it
 	// does not end at once, so that it is cut when its token expires.
@@ -134,7 +135,7 @@ func (w *watch) interruptible(ctx context.Context) {
 // interrupt ends what waits for the client. w.mu is held.
 func (w *watch) interrupt() {
 	_ = http.NewResponseController(w.client).SetReadDeadline(time.Unix(1, 0)) // not every writer can
-	if w.phase.Load() == answering && w.long.Load() {
+	if w.hinting.Load() || w.phase.Load() == answering && w.long.Load() {
 		w.interrupted.Store(true)
 		if conn := connOf(w.from); conn != nil {
 			_ = conn.Close()
