@@ -95,14 +95,13 @@ func (p *Proxy) Do(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 	if out.Body != nil && out.Body != http.NoBody && out.Body == r.Body && !out.Upgrade {
 		c.watch.interruptible(ctx)
 	}
-	within := &proxyContext{Context: ctx, call: c}
-	giveBack := func() {}
+	c.within = proxyContext{Context: ctx, call: c}
 	plain := s.plain && !out.Upgrade
 	if plain {
-		giveBack = within.borrow(s)
+		c.within.borrow(s)
 		c.handsOver = !p.debugs
 	}
-	req := r.WithContext(within)
+	req := r.WithContext(&c.within)
 	// What the proxy sees, and may log, is the request as it goes out, less
 	// the secret. RoundTrip takes the client's headers from out.
 	req.Method = out.Method
@@ -134,7 +133,7 @@ func (p *Proxy) Do(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 	req.TransferEncoding = nil
 
 	err = s.handler.ServeHTTP(w, req, nothingNext)
-	giveBack()
+	c.within.giveBack()
 	if c.watch.interrupted.Load() {
 		if err != nil {
 			result.Code = refusalFor(err).Code

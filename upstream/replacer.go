@@ -47,7 +47,7 @@ func (p *proxyContext) Value(key any) any {
 // borrow gives the proxy a replacer of its own, for a call through s. What
 // logs are made of is still known to the request's. The replacer is given back
 // only after a proxy that has returned: one that panics may still hold it.
-func (p *proxyContext) borrow(s *service) (giveBack func()) {
+func (p *proxyContext) borrow(s *service) {
 	if outer, ok := p.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		dial, result := s.handler.Upstreams[0].Dial, p.call.result
 		outer.Map(func(name string) (any, bool) {
@@ -68,15 +68,19 @@ func (p *proxyContext) borrow(s *service) (giveBack func()) {
 			return nil, false
 		})
 	}
-	repl := replacers.Get().(*caddy.Replacer)
-	p.repl = repl
-	return func() {
-		// What else it holds is of the proxy's making: names of which there
-		// are always the same, set anew by the next call and asked for by
-		// nobody.
-		if !p.call.handedOver {
-			repl.DeleteByPrefix(headerPlaceholders)
-		}
-		replacers.Put(repl)
+	p.repl = replacers.Get().(*caddy.Replacer)
+}
+
+// giveBack gives the replacer back, once, if there is one. It stays known here:
+// a connection that is still being made may ask.
+func (p *proxyContext) giveBack() {
+	if p.repl == nil {
+		return
 	}
+	// What else it holds is of the proxy's making: names of which there are
+	// always the same, set anew by the next call and asked for by nobody.
+	if !p.call.handedOver {
+		p.repl.DeleteByPrefix(headerPlaceholders)
+	}
+	replacers.Put(p.repl)
 }

@@ -144,8 +144,9 @@ type call struct {
 	client http.ResponseWriter
 	from   *http.Request // as it came from the client
 
-	watch watch
-	room  [1]vault.Credential // for what Authorize returns
+	within proxyContext
+	watch  watch
+	room   [1]vault.Credential // for what Authorize returns
 
 	streaming bool // counted in streams
 	pumps     bool // nothing of the service's says how the answer is copied
