@@ -28,6 +28,7 @@ type pattern struct {
 	// ambiguous patterns have % or \ for a character, so that what looks like
 	// an escape may be none.
 	ambiguous bool
+	masks     *[256][]uint64 // of those only, see matchAmbiguous
 }
 
 // patterns returns all that is looked for because of one secret.
@@ -54,6 +55,9 @@ func patterns(ref, secret string) []*pattern {
 	for _, p := range all {
 		for _, e := range p.elems {
 			p.first = append(p.first, e[0])
+		}
+		if p.ambiguous {
+			p.masks = newMasks(p.elems)
 		}
 	}
 	return all
@@ -131,50 +135,6 @@ func (p *pattern) match(d []byte, i int) (end int, o outcome) {
 		}
 	}
 	return i, yes
-}
-
-// matchAmbiguous does the same for ambiguous patterns, by following all ways
-// to read d, each place in d and in the pattern once. Of several ends it
-// returns the last; it is partial as long as there may be a later one.
-func (p *pattern) matchAmbiguous(d []byte, i int) (end int, o outcome) {
-	if i < len(d) && d[i] != '%' && d[i] != '\\' && !p.elems[0].has(d[i]) {
-		return 0, no
-	}
-	type place struct{ at, i int }
-	todo := []place{{0, i}}
-	seen := map[place]bool{}
-	add := func(next place) {
-		if !seen[next] {
-			seen[next] = true
-			todo = append(todo, next)
-		}
-	}
-	open := false
-	for len(todo) > 0 {
-		here := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		switch {
-		case here.at == len(p.elems):
-			end, o = max(end, here.i), yes
-			continue
-		case here.i == len(d):
-			open = true
-			continue
-		}
-		if p.elems[here.at].has(d[here.i]) {
-			add(place{here.at + 1, here.i + 1})
-		}
-		switch n, size, o := p.matchEscape(d[here.i:], here.at); o {
-		case yes:
-			add(place{here.at + n, here.i + size})
-		case partial:
-			open = true
-		}
-	}
-	if open {
-		return end, partial
-	}
-	return end, o
 }
 
 // matchEscape reports whether d begins with an escape of the elements from at
