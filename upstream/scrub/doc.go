@@ -14,8 +14,8 @@
 // At its ends base64 shares characters with its neighbours; those carry at
 // most four bits of the first and the last byte and stay. What is not
 // recognised: any escape applied twice, base64 broken into lines, HTML
-// entities, other compressions and transformations; undoing Content-Encoding
-// is for the caller.
+// entities, UTF-16, other compressions and transformations; undoing
+// Content-Encoding is for the caller.
 //
 // A hit becomes [REDACTED:<ref>]. Hits that overlap are taken out as one, with
 // one marker for each secret that adds to it. The result does not depend on
