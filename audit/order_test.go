@@ -78,19 +78,22 @@ func TestOrder(t *testing.T) {
 	if int64(sum.Started) != passed.Load() || int64(sum.Denied) != denied.Load() || sum.Denied == 0 || sum.Started == 0 || sum.Revoked != revocations {
 		t.Fatalf("%+v, %d passed, %d denied", sum, passed.Load(), denied.Load())
 	}
-	// The checker is one that can find something: with the first revocation
-	// moved before everything, it does.
-	for i, line := range lines {
-		if strings.Contains(line, `"event":"token.revoked"`) {
-			id, _ := fieldString([]byte(line), `"tokenId":"`)
-			if strings.Contains(strings.Join(lines[:i], "\n"), `"tokenId":"`+string(id)+`"`) {
-				if _, err := ordercheck.Check(strings.NewReader(line + "\n" + strings.Join(lines, "\n"))); err == nil {
-					t.Fatal("a revocation before everything goes unnoticed")
-				}
-				break
+	// The checker is one that can find something: with the revocation of a
+	// token that had started a call moved before everything, it does.
+	started := make(map[string]bool)
+	for _, line := range lines {
+		id, _ := fieldString([]byte(line), `"tokenId":"`)
+		switch {
+		case strings.Contains(line, `"event":"`+EventCallStarted+`"`):
+			started[string(id)] = true
+		case strings.Contains(line, `"event":"token.revoked"`) && started[string(id)]:
+			if _, err := ordercheck.Check(strings.NewReader(line + "\n" + strings.Join(lines, "\n"))); err == nil {
+				t.Fatal("a revocation before everything goes unnoticed")
 			}
+			return
 		}
 	}
+	t.Fatal("no call was started before its token's revocation")
 }
 
 // TestGuards are the ends that a guard can come to.
