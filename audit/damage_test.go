@@ -16,7 +16,7 @@ import (
 func build(t testing.TB, segmentSize int64, records int) (dir string, files map[string][]string) {
 	t.Helper()
 	dir = t.TempDir()
-	l := open(t, Options{Dir: dir, SegmentSize: segmentSize, CheckpointEvery: -1})
+	l := open(t, Options{Dir: dir, SegmentSize: segmentSize, CheckpointEvery: -1, Durability: Async})
 	for i := range records {
 		appendOK(t, l, Record{Event: "test", CallID: fmt.Sprintf("%04d", i), Context: &Context{AgentID: "tony"}})
 	}

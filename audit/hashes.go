@@ -11,9 +11,12 @@ import (
 // for that. What is here hashes many at once, where the machine can: what one
 // machine finds wrong, another one does.
 
+// lanes is how many messages are hashed at once.
+const lanes = 16
+
 // hashLines appends the SHA-256 of each line of data.
 func hashLines(dst [][sha256.Size]byte, data []byte, lines []line) [][sha256.Size]byte {
-	if wide {
+	if wide && len(lines) >= lanes {
 		n := len(dst)
 		dst = slices.Grow(dst, len(lines))[:n+len(lines)]
 		hashLinesWide(dst[n:], data, lines)
@@ -27,7 +30,7 @@ func hashLines(dst [][sha256.Size]byte, data []byte, lines []line) [][sha256.Siz
 
 // leafHashes appends the leaf of each line whose SHA-256 is given.
 func leafHashes(dst []tlog.Hash, sums [][sha256.Size]byte) []tlog.Hash {
-	if wide {
+	if wide && len(sums) >= lanes {
 		n := len(dst)
 		dst = slices.Grow(dst, len(sums))[:n+len(sums)]
 		done := leafHashesWide(dst[n:], sums)
@@ -42,7 +45,7 @@ func leafHashes(dst []tlog.Hash, sums [][sha256.Size]byte) []tlog.Hash {
 // nodeHashes appends the node above every two of below. An odd one at the end
 // is left out.
 func nodeHashes(dst, below []tlog.Hash) []tlog.Hash {
-	if wide {
+	if wide && len(below)/2 >= lanes {
 		n := len(dst)
 		dst = slices.Grow(dst, len(below)/2)[:n+len(below)/2]
 		done := nodeHashesWide(dst[n:], below)

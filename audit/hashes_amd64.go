@@ -18,9 +18,6 @@ import (
 // gets that.
 var wide = !fips140.Enabled() && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && wideWorks()
 
-// lanes is how many messages are hashed at once.
-const lanes = 16
-
 // wideState is the state of as many hashes, word by word.
 type wideState [8][lanes]uint32
 

@@ -2,7 +2,11 @@ package audit
 
 import (
 	"crypto/sha256"
+	"errors"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -64,4 +68,44 @@ func TestHashes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestBitFlipsInBlocks flips bits anywhere in a log of several blocks, where
+// many records are hashed at once.
+func TestBitFlipsInBlocks(t *testing.T) {
+	dir, files := build(t, 1<<30, 3*scanBlock/200)
+	lines := files[currentName]
+	log := []byte(strings.Join(lines, ""))
+	if len(log) < 2*scanBlock {
+		t.Fatalf("only %d bytes", len(log))
+	}
+	name := filepath.Join(dir, currentName)
+	for range 60 {
+		i := rand.IntN(len(lines) - 1)
+		at := len(strings.Join(lines[:i], "")) + rand.IntN(len(lines[i]))
+		bit := byte(1) << rand.IntN(8)
+		log[at] ^= bit
+		if err := os.WriteFile(name, log, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range []bool{false, true} {
+			undo := func() {}
+			if one {
+				undo = oneHashAtATime()
+			}
+			var d *Damage
+			_, err := Verify(dir, nil)
+			undo()
+			if !errors.As(err, &d) || d.Seq != uint64(i+1) || d.Kind != Altered {
+				t.Fatalf("bit %b of byte %d, in record %d, one hash at a time: %v: %v", bit, at, i+1, one, err)
+			}
+		}
+		log[at] ^= bit
+	}
+	if err := os.WriteFile(name, log, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	verifyOK(t, dir)
+	defer oneHashAtATime()()
+	verifyOK(t, dir)
 }
