@@ -14,9 +14,8 @@ import (
 	"github.com/andybalholm/brotli"
 )
 
-// raw is an upstream that answers every request with the same bytes and hangs
-// up.
-func raw(t *testing.T, answer string) string {
+// listen calls serve for each connection to the address that it returns.
+func listen(t *testing.T, serve func(net.Conn)) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -28,15 +27,21 @@ func raw(t *testing.T, answer string) string {
 			if err != nil {
 				return
 			}
-			go func() {
-				defer conn.Close()
-				if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
-					_, _ = io.WriteString(conn, answer)
-				}
-			}()
+			go serve(conn)
 		}
 	}()
-	return "http://" + l.Addr().String()
+	return l.Addr().String()
+}
+
+// raw is an upstream that answers every request with the same bytes and hangs
+// up.
+func raw(t *testing.T, answer string) string {
+	return "http://" + listen(t, func(conn net.Conn) {
+		defer conn.Close()
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			_, _ = io.WriteString(conn, answer)
+		}
+	})
 }
 
 // TestHostileUpstream is what a client gets of answers that are made to

@@ -122,21 +122,7 @@ func TestAnExpiredTokenOpensNoStream(t *testing.T) {
 func TestTimeouts(t *testing.T) {
 	wait := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	silent := func(t *testing.T) string { // takes connections and does nothing with them
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				t.Cleanup(func() { c.Close() })
-			}
-		}()
-		return l.Addr().String()
+		return listen(t, func(c net.Conn) { t.Cleanup(func() { c.Close() }) })
 	}
 	serve := func(h http.HandlerFunc) func(t *testing.T) string {
 		return func(t *testing.T) string {
