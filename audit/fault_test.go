@@ -44,6 +44,13 @@ func (f *faultFS) step(op string) error {
 	return nil
 }
 
+// hasFailed reports whether an operation has failed yet.
+func (f *faultFS) hasFailed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.failed > 0
+}
+
 func (f *faultFS) wrap(file file, err error) (file, error) {
 	if err != nil {
 		return nil, err
