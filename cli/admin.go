@@ -264,8 +264,18 @@ func (t *terminal) secretsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if _, err := t.admin(ctx, "addSecret", object{"secretRef": args[0], "secret": secret}); err != nil {
+		answer, err := t.admin(ctx, "addSecret", object{"secretRef": args[0], "secret": secret})
+		if err != nil {
 			return err
+		}
+		var stored struct {
+			Warning string `json:"warning"`
+		}
+		if err := decodeAnswer(answer, &stored); err != nil {
+			return err
+		}
+		if stored.Warning != "" {
+			fmt.Fprintln(t.err, "warning: "+plain(stored.Warning))
 		}
 		_, err = fmt.Fprintf(t.out, "stored secret %s\n", plain(args[0]))
 		return err
@@ -287,6 +297,7 @@ func (t *terminal) listSecrets(ctx context.Context, cmd *cobra.Command, _ []stri
 			SecretRef string   `json:"secretRef"`
 			UpdatedAt int64    `json:"updatedAt"`
 			UsedBy    []string `json:"usedBy"`
+			Warning   string   `json:"warning"`
 		} `json:"secrets"`
 	}
 	if err := decodeAnswer(answer, &list); err != nil {
@@ -298,6 +309,9 @@ func (t *terminal) listSecrets(ctx context.Context, cmd *cobra.Command, _ []stri
 	rows := [][]string{{"SECRET", "UPDATED", "USED BY"}}
 	for _, s := range list.Secrets {
 		rows = append(rows, []string{s.SecretRef, millis(s.UpdatedAt), strings.Join(s.UsedBy, ",")})
+		if s.Warning != "" {
+			fmt.Fprintln(t.err, "warning: "+plain(s.SecretRef)+": "+plain(s.Warning))
+		}
 	}
 	return t.table(rows)
 }

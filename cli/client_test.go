@@ -67,6 +67,7 @@ func TestVerbs(t *testing.T) {
 		body   string // "" for GET
 		auth   string
 		out    []string
+		err    string // in it
 	}{
 		"health":           {args: []string{"health"}, answer: `{"ok":true}`, path: "/health", out: []string{`{"ok":true}` + "\n"}},
 		"token, less":      {args: []string{"token", "github", "a", "--json", `{"maxCalls":5,"params":{"n":12345678901234567890}}`}, answer: `{"token":"x.y.z"}`, path: "/vault.issueToken", body: `{"service":"github","scope":["a"],"ttl":300,"agentId":"main","tool":"caddyvault vault","maxCalls":5,"params":{"n":12345678901234567890}}`, out: []string{"x.y.z\n"}},
@@ -102,6 +103,7 @@ func TestVerbs(t *testing.T) {
 		"templates load, no secret":   {args: []string{"templates", "load", "github", "--no-secret"}, answer: `{"ok":true,"service":"github","secretConfigured":false}`, path: "/vault.admin.loadTemplate", body: `{"template":"github"}`, auth: adminToken, out: []string{"no secret yet"}},
 		"secrets list":                {args: []string{"secrets", "list"}, answer: `{"secrets":[{"secretRef":"r","updatedAt":1,"usedBy":["g"]}]}`, path: "/vault.admin.listSecrets", body: `{}`, auth: adminToken, out: []string{"r ", "g"}},
 		"secrets set":                 {args: []string{"secrets", "set", "r"}, in: "two\nlines\n", answer: `{"ok":true}`, path: "/vault.admin.addSecret", body: `{"secretRef":"r","secret":"two\nlines"}`, auth: adminToken},
+		"secrets set, a short one":    {args: []string{"secrets", "set", "r"}, in: "short\n", answer: `{"ok":true,"secretRef":"r","warning":"the secret is short"}`, path: "/vault.admin.addSecret", body: `{"secretRef":"r","secret":"short"}`, auth: adminToken, out: []string{"stored secret r"}, err: "warning: the secret is short\n"},
 		"secrets remove":              {args: []string{"secrets", "remove", "r"}, answer: `{"ok":true}`, path: "/vault.admin.removeSecret", body: `{"secretRef":"r"}`, auth: adminToken},
 		"agents list":                 {args: []string{"agents", "list"}, answer: `{"agents":[{"agentId":"to\u001bny","groups":["ci","b"],"disabled":false,"keys":[{"id":"k1"}],"binding":"dpop"},{"agentId":"old","groups":[],"expiresAt":1,"disabled":false,"keys":[]},{"agentId":"off","groups":[],"disabled":true,"keys":[],"error":"broken"}]}`, path: "/vault.admin.listAgents", body: `{}`, auth: adminToken, out: []string{"to ny ", "ci,b", "k1", "dpop", "expired", "disabled", "broken"}},
 		"agents add":                  {args: []string{"agents", "add", "tony", "--group", "ci", "--group", "b", "--expires", "2030-12-31", "--binding", "mtls"}, answer: `{"ok":true,"agentId":"tony","agentKey":"cva_0123456789abcdef_0000000000000000000000000000000000000000000000000000000000000000"}`, path: "/vault.admin.addAgent", body: `{"agentId":"tony","groups":["ci","b"],"expiresAt":"2030-12-31T00:00:00Z","binding":"mtls"}`, auth: adminToken, out: []string{"cva_0123456789abcdef_0000000000000000000000000000000000000000000000000000000000000000\n"}},
@@ -145,6 +147,7 @@ func TestVerbs(t *testing.T) {
 				t.Errorf("Authorization %q, want %q", s.auth, want)
 			}
 			mustContain(t, res.out, tc.out...)
+			mustContain(t, res.err, tc.err)
 			mustNotContain(t, res.out+res.err, "CANARY", adminToken, "\x1b")
 		})
 	}

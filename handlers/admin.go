@@ -67,6 +67,7 @@ type okService struct {
 type okSecret struct {
 	OK        bool   `json:"ok"`
 	SecretRef string `json:"secretRef"`
+	Warning   string `json:"warning,omitempty"`
 }
 
 // empty decodes the body of a call that takes no fields.
@@ -238,7 +239,7 @@ func addSecret(rq *request, body []byte) (any, *refusal.Refusal) {
 	if refused := rq.vault.AddSecret(rq.Context(), ref, secret, &rq.record); refused != nil {
 		return nil, refused
 	}
-	return okSecret{true, ref}, nil
+	return okSecret{OK: true, SecretRef: ref, Warning: rq.vault.SecretWarning(ref)}, nil
 }
 
 func removeSecret(rq *request, body []byte) (any, *refusal.Refusal) {
@@ -253,7 +254,7 @@ func removeSecret(rq *request, body []byte) (any, *refusal.Refusal) {
 	if refused := rq.vault.RemoveSecret(rq.Context(), ref, &rq.record); refused != nil {
 		return nil, refused
 	}
-	return okSecret{true, ref}, nil
+	return okSecret{OK: true, SecretRef: ref}, nil
 }
 
 func listSecrets(rq *request, body []byte) (any, *refusal.Refusal) {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -128,10 +129,29 @@ func (c *Compiled) NoEndpoint(method, escapedPath string) *refusal.Refusal {
 			return r.WithHint("the path has a second reading, the action %s; send it without encoded letters, empty segments or semicolons", o.Name)
 		}
 	}
+	if rest := c.withoutBase(escapedPath); rest != "" {
+		if found := c.find(methodNumber(method), rest); found != nil {
+			return r.WithHint("the path begins with %s, which the service's baseUrl has already: the client's base URL ends in it and so does its path; leave it out of one, for the action %s", c.basePath, found.Name)
+		}
+	}
 	if near := c.nearPaths(method, escapedPath); len(near) > 0 {
 		return r.WithHint("near it are: %s", strings.Join(near, ", "))
 	}
 	return r.WithHint("actions of the service: %s", listed(c.callable()))
+}
+
+// withoutBase returns a path that begins with the baseUrl's own without that,
+// "" for any other: vendors write their base URL with it in some places and
+// without it in others.
+func (c *Compiled) withoutBase(path string) string {
+	if c.basePath == "" || c.pathSecret {
+		return ""
+	}
+	rest, ok := strings.CutPrefix(path, c.basePath)
+	if !ok || rest != "" && rest[0] != '/' {
+		return ""
+	}
+	return cmp.Or(rest, "/")
 }
 
 // nearPaths returns up to five endpoints that begin like the path.

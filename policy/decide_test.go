@@ -179,6 +179,19 @@ func TestNoEndpoint(t *testing.T) {
 			t.Errorf("%s %s: %d %s, hint %q", tc.method, tc.path, r.Status, r.Code, r.Hint)
 		}
 	}
+	// Vendors write their base URL with /v1 in one place and without in another.
+	c = service(t, "https://api.example.com/api/v1", map[string]string{"chat": "POST /chat/completions r", "root": "GET / r", "version": "GET /v1/version r"})
+	for _, tc := range []struct{ method, path, hint string }{
+		{"POST", "/api/v1/chat/completions", "begins with /api/v1, which the service's baseUrl has already: the client's base URL ends in it and so does its path; leave it out of one, for the action chat"},
+		{"GET", "/api/v1", "for the action root"},
+		{"GET", "/api/v1/chat/completions", "actions of the service"},
+		{"POST", "/api/v12/chat/completions", "actions of the service"},
+		{"POST", "/v1/chat/completions", "actions of the service"},
+	} {
+		if r := c.NoEndpoint(tc.method, tc.path); r.Code != "NO_ENDPOINT" || !strings.Contains(r.Hint, tc.hint) {
+			t.Errorf("%s %s: %s, hint %q", tc.method, tc.path, r.Code, r.Hint)
+		}
+	}
 }
 
 func TestActions(t *testing.T) {

@@ -3,8 +3,11 @@ package vault
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/caddyvault/caddyvault/audit"
 	"github.com/caddyvault/caddyvault/policy"
@@ -24,6 +27,21 @@ type SecretInfo struct {
 	SecretRef string   `json:"secretRef"`
 	UpdatedAt int64    `json:"updatedAt"` // milliseconds
 	UsedBy    []string `json:"usedBy"`    // services that refer to it
+
+	// Warning says what is weaker about the secret, if anything is.
+	Warning string `json:"warning,omitempty"`
+}
+
+// MinScrubbed is the least length of a secret, in bytes, that is looked for in
+// answers. A shorter one would be found where it is not.
+const MinScrubbed = 8
+
+// SecretWarning says what is weaker about a stored secret; "" is nothing.
+func (v *Vault) SecretWarning(ref string) string {
+	if s, ok := v.secrets.Get(ref); ok && len(s.Value) < MinScrubbed {
+		return fmt.Sprintf("the secret is shorter than %d bytes: it is not looked for in answers, and an API that sends it back shows it", MinScrubbed)
+	}
+	return ""
 }
 
 // writable refuses changes while they could not be recorded.
@@ -50,7 +68,7 @@ func (v *Vault) ListSecrets() []SecretInfo {
 	list := v.secrets.List()
 	out := make([]SecretInfo, len(list))
 	for i, s := range list {
-		out[i] = SecretInfo{SecretRef: s.Ref, UpdatedAt: s.UpdatedAt.UnixMilli(), UsedBy: v.usedBy(s.Ref)}
+		out[i] = SecretInfo{SecretRef: s.Ref, UpdatedAt: s.UpdatedAt.UnixMilli(), UsedBy: v.usedBy(s.Ref), Warning: v.SecretWarning(s.Ref)}
 	}
 	return out
 }
@@ -110,6 +128,9 @@ func (v *Vault) setSecret(ctx context.Context, ref, value string, origins []stri
 			return r
 		}
 		return storeRefusal(err)
+	}
+	if warning := v.SecretWarning(ref); warning != "" {
+		v.logger.Warn(warning, zap.String("secretRef", ref))
 	}
 	return v.record(ctx, audit.Entry{Record: audit.Record{Event: "secret.set", SecretRef: ref, SecretVersion: version}})
 }
