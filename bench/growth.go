@@ -25,7 +25,7 @@ const manyPaths = 100
 
 // growthTable compares a vault that has much with one that has little.
 func growthTable(s *stage) (table, error) {
-	t := table{title: "Growth", head: []string{"/proxy/ with", "requests/s", "of the vault without", "aim", "added to the start", "aim", "memory", "live heap each", "aim"}}
+	t := table{title: "Growth", head: []string{"/proxy/ with", "requests/s", "of the vault without", "aim", "added to the start", "aim", "CPU of that", "memory", "live heap each", "aim"}}
 	for _, c := range []struct {
 		name, on    string
 		n           int
@@ -66,7 +66,7 @@ func growthTable(s *stage) (table, error) {
 		rate := median(ours, figures.rate)
 		t.add(c.name,
 			figure("%.0f", rate), atLeast("%.2f", rate/median(fews, figures.rate), 0.97),
-			atMost("%.1f s", (many.start-few.start).Seconds(), c.start),
+			atMost("%.1f s", (many.start-few.start).Seconds(), c.start), figure("%.1f s", (many.spent-few.spent).Seconds()),
 			mebibytes(memory), atMost("%.0f bytes", float64(much-little)/float64(c.n), c.each))
 		s.stop(c.on)
 	}

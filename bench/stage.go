@@ -61,6 +61,7 @@ type server struct {
 	url   string
 	admin string        // Caddy's admin API
 	start time.Duration // until it answered
+	spent time.Duration // CPU time until then
 }
 
 // stage is everything that a case needs, running.
@@ -205,7 +206,7 @@ func (s *stage) caddy(name, option, site, ready string) (*server, error) {
 	if c.process, err = s.startProcess(c.url+ready, s.binary, "run", "--adapter", "caddyfile", "--config", config); err != nil {
 		return nil, err
 	}
-	c.start = time.Since(begin)
+	c.start, c.spent = time.Since(begin), c.cpu()
 	s.admins[c.process] = c.admin
 	return c, nil
 }
