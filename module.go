@@ -171,6 +171,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := a.provisionIssuers(allowed); err != nil {
 		return err
 	}
+	if err := registerIssuers(ctx.GetMetricsRegistry(), a.sources); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
 	for i, h := range a.AllowedHosts {
 		a.AllowedHosts[i] = strings.ToLower(h)
 		if h == "" || strings.ContainsAny(h, "/:* ") {

@@ -81,6 +81,13 @@ func plainText(s string) bool {
 // the two.
 func clientSecret(h http.Header, form map[string]string) (id, secret string, _ *refusal.Refusal) {
 	id, secret = form["client_id"], form["client_secret"]
+	if form["client_assertion"] != "" || form["client_assertion_type"] != "" {
+		// An agent's own JWT (RFC 7523, section 2.2).
+		if secret != "" || form["client_assertion_type"] != typeAssertion || form["client_assertion"] == "" {
+			return "", "", refusal.New("AGENT_UNAUTHENTICATED", "the client authenticates in two ways, or with no JWT").WithChallenge(`Basic realm="caddyvault"`)
+		}
+		secret = form["client_assertion"]
+	}
 	auth := h["Authorization"]
 	if len(auth) == 0 {
 		return id, secret, nil

@@ -17,6 +17,7 @@ const (
 	typeAccess    = "urn:ietf:params:oauth:token-type:access_token"
 	typeJWT       = "urn:ietf:params:oauth:token-type:jwt"
 	typeID        = "urn:ietf:params:oauth:token-type:id_token"
+	typeAssertion = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 )
 
 // standard wraps a standard endpoint, which takes a form.

@@ -194,8 +194,12 @@ func (t *TrustedIssuer) agent(ctx context.Context, raw string) (Agent, *refusal.
 	if refused != nil {
 		return Agent{}, refused
 	}
-	c := new(claims)
-	_, err = t.parser.ParseWithClaims(raw, c, func(*jwt.Token) (any, error) { return k.public, nil })
+	c, err := t.parse(raw, k)
+	if err != nil && !h.hasKid && errors.Is(err, jwt.ErrTokenSignatureInvalid) {
+		if other := t.keys.newer(ctx, h, t.MaxStale); other != nil && !other.equal(k) {
+			c, err = t.parse(raw, other)
+		}
+	}
 	if err != nil && !errors.Is(err, jwt.ErrTokenInvalidClaims) {
 		// The library's errors may quote the JWT.
 		return Agent{}, t.invalid("its signature is not that of its key")
@@ -211,6 +215,13 @@ func (t *TrustedIssuer) agent(ctx context.Context, raw string) (Agent, *refusal.
 		return Agent{}, refused
 	}
 	return Agent{ID: id, Groups: t.groups(c)}, nil
+}
+
+// parse has the library check a JWT.
+func (t *TrustedIssuer) parse(raw string, k *key) (*claims, error) {
+	c := new(claims)
+	_, err := t.parser.ParseWithClaims(raw, c, func(*jwt.Token) (any, error) { return k.public, nil })
+	return c, err
 }
 
 // key returns the key that a JWT says it is signed with.

@@ -103,6 +103,20 @@ func (s *Source) Destruct() error {
 	return nil
 }
 
+// Name returns the issuer's name.
+func (s *Source) Name() string { return s.name }
+
+// State returns when the keys were last got, and whether the last attempt went
+// well.
+func (s *Source) State() (at time.Time, good bool) {
+	if have := s.held.Load(); have != nil {
+		at = have.at
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return at, !at.IsZero() && s.failure == nil
+}
+
 // Local reports whether the keys are in a file.
 func (s *Source) Local() bool { return s.local }
 
@@ -138,6 +152,17 @@ func (s *Source) find(ctx context.Context, h header, maxStale time.Duration) (*k
 	return k, err
 }
 
+// newer returns the key that a JWT without a key id is signed with, after the
+// issuer was asked again: that it has rotated its keys shows in nothing else.
+func (s *Source) newer(ctx context.Context, h header, maxStale time.Duration) *key {
+	f := s.attempt(false)
+	if f == nil || !s.wait(ctx, f) {
+		return nil
+	}
+	k, _ := s.look(h, maxStale)
+	return k
+}
+
 // look returns a key of those that are there.
 func (s *Source) look(h header, maxStale time.Duration) (*key, error) {
 	have := s.held.Load()
@@ -168,8 +193,9 @@ func (s *Source) wait(ctx context.Context, f *flight) bool {
 	return false
 }
 
-// attempt returns the attempt under way, or begins one. It returns nil if there
-// have been too many of late; those on the source's own schedule are not.
+// attempt returns the attempt under way, or begins one. It returns nil if the
+// source has ended or there have been too many of late. One on the source's own
+// schedule is never too many, but not due if a request was faster.
 func (s *Source) attempt(scheduled bool) *flight {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,7 +203,12 @@ func (s *Source) attempt(scheduled bool) *flight {
 		return s.flight
 	}
 	now := time.Now()
-	if s.ctx.Err() != nil || !scheduled && now.Sub(s.begun[0]) < attemptsIn {
+	switch {
+	case s.ctx.Err() != nil:
+		return nil
+	case scheduled && s.failure == nil && !s.due(now):
+		return nil
+	case !scheduled && now.Sub(s.begun[0]) < attemptsIn:
 		return nil
 	}
 	copy(s.begun[:], s.begun[1:])
@@ -237,17 +268,14 @@ func (s *Source) keep() {
 	defer s.running.Done()
 	failed := time.Duration(0)
 	for {
-		// A request may have been faster than the first of these.
-		if failed > 0 || s.due() {
-			f := s.attempt(true)
-			if f == nil {
-				return
-			}
+		if f := s.attempt(true); f != nil {
 			select {
 			case <-f.done:
 			case <-s.ctx.Done():
-				return
 			}
+		}
+		if s.ctx.Err() != nil {
+			return
 		}
 		s.mu.Lock()
 		bad := s.failure != nil
@@ -258,7 +286,8 @@ func (s *Source) keep() {
 			pause = failed
 		} else {
 			failed = 0
-			pause = s.held.Load().refresh
+			have := s.held.Load()
+			pause = max(have.refresh-time.Since(have.at), retryFirst)
 		}
 		pause -= time.Duration(rand.Int64N(int64(pause)/10 + 1)) // so that not all vaults ask at once
 		timer := time.NewTimer(pause)
@@ -272,7 +301,7 @@ func (s *Source) keep() {
 }
 
 // due reports whether it is about time to ask.
-func (s *Source) due() bool {
+func (s *Source) due(now time.Time) bool {
 	have := s.held.Load()
-	return have == nil || time.Since(have.at) > have.refresh*8/10
+	return have == nil || now.Sub(have.at) > have.refresh*8/10
 }

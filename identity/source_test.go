@@ -245,3 +245,49 @@ func BenchmarkAgent(b *testing.B) {
 		})
 	}
 }
+
+// TestNoKeyIDs: an issuer that names no keys can rotate them all the same.
+func TestNoKeyIDs(t *testing.T) {
+	unnamed := func(name string) string {
+		return `{"keys":[` + strings.Replace(jwkOf(name), `"kid":"`+name+`",`, "", 1) + `]}`
+	}
+	raw := func(name, alg string) string {
+		return sign(alg, testKeys()[name], `{"alg":"`+alg+`"}`, goodClaims(nil))
+	}
+	testKeys()
+	synctest.Test(t, func(t *testing.T) {
+		i := &standIn{keys: mustSet(t, unnamed("rsa"))}
+		s := newSource(testIssuer, i.fetch)
+		defer func() { _ = s.Destruct() }()
+		trusted := newTrusted(t, Rules{}, s)
+		must := func(raw string, ok bool) {
+			t.Helper()
+			if _, refused := trusted.agent(t.Context(), raw); (refused == nil) != ok {
+				t.Errorf("%v", refused)
+			}
+		}
+		must(raw("rsa", "RS256"), true)
+		must(raw("other", "RS256"), false)
+		i.is(mustSet(t, unnamed("other")), nil, false)
+		time.Sleep(attemptsIn)
+		must(raw("other", "RS256"), true)
+		must(raw("rsa", "RS256"), false)
+		// And no flood either.
+		n := i.asked.Load()
+		for range 100 {
+			must(raw("rsa", "RS256"), false)
+		}
+		if more := i.asked.Load() - n; more > attempts {
+			t.Errorf("asked %d times", more)
+		}
+		if at, good := s.State(); at.IsZero() || !good {
+			t.Errorf("%v, %v", at, good)
+		}
+		i.is(nil, errOut, false)
+		time.Sleep(attemptsIn)
+		must(raw("rsa", "RS256"), false)
+		if _, good := s.State(); good {
+			t.Error("an issuer that is away is there")
+		}
+	})
+}

@@ -282,6 +282,10 @@ func TestIssuerExchange(t *testing.T) {
 	if r := s.post("/oauth/token", "grant_type=client_credentials&audience=crew&scope=a&client_id=tony", typed, bearer(tony)); r.status != 200 {
 		t.Errorf("%d %s", r.status, r.body)
 	}
+	assertion := "&client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer&client_assertion="
+	if r := s.post("/oauth/token", "grant_type=client_credentials&audience=crew&scope=a"+assertion+tony, typed); r.status != 200 {
+		t.Errorf("%d %s", r.status, r.body)
+	}
 	key := s.addAgent("steve", "")
 	own := s.issueWith(`"service":"github","scope":["github:repos:read"],"agentId":"main"`)
 	for name, tt := range map[string]struct {
@@ -300,6 +304,11 @@ func TestIssuerExchange(t *testing.T) {
 		"a wrong secret":      {form(tony, "jwt", "&client_secret=cva_x"), "AGENT_KEY_INVALID", "invalid_client", 401, nil},
 		"no group":            {form(f.jwt(s, "k1", "agents/tony", nil), "jwt", ""), "POLICY_DENY", "unauthorized_client", 400, nil},
 		"a forged bearer":     {"grant_type=client_credentials&audience=github&scope=github:repos:read&client_id=main", "AGENT_TOKEN_INVALID", "invalid_client", 401, []edit{bearer(tony[:len(tony)-10] + "AAAAAAAAAA")}},
+		"a forged assertion":  {"grant_type=client_credentials&audience=github&scope=github:repos:read&client_id=main" + assertion + tony[:len(tony)-10] + "AAAAAAAAAA", "AGENT_TOKEN_INVALID", "invalid_client", 401, nil},
+		"no assertion":        {"grant_type=client_credentials&audience=github&scope=github:repos:read&client_id=main" + assertion, "AGENT_UNAUTHENTICATED", "invalid_client", 401, nil},
+		"of another kind":     {"grant_type=client_credentials&audience=github&scope=github:repos:read&client_id=main&client_assertion=" + tony, "AGENT_UNAUTHENTICATED", "invalid_client", 401, nil},
+		"also a secret":       {"grant_type=client_credentials&audience=github&scope=github:repos:read" + assertion + tony + "&client_secret=" + tony, "AGENT_UNAUTHENTICATED", "invalid_client", 401, nil},
+		"another's assertion": {"grant_type=client_credentials&audience=crew&scope=a&client_id=steve" + assertion + tony, "AGENT_UNAUTHENTICATED", "invalid_client", 401, nil},
 		"a stranger's bearer": {"grant_type=client_credentials&audience=github&scope=github:repos:read&client_id=main", "AGENT_TOKEN_INVALID", "invalid_client", 401, []edit{bearer(newForeign(t).jwt(s, "k1", "agents/main", nil))}},
 	} {
 		_, end := s.auditLog(0)
