@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"errors"
 	"strconv"
 	"strings"
@@ -178,19 +179,7 @@ func texts(v jsontext.Value) ([]string, bool) {
 	if s, ok := text(v); ok {
 		return []string{s}, true
 	}
-	d := jsontext.NewDecoder(strings.NewReader(string(v)))
-	if t, err := d.ReadToken(); err != nil || t.Kind() != '[' {
-		return nil, false
-	}
-	var list []string
-	for d.PeekKind() != ']' {
-		s, ok := strict.Text(d)
-		if !ok {
-			return nil, false
-		}
-		list = append(list, s)
-	}
-	return list, true
+	return strict.AnyTexts(jsontext.NewDecoder(bytes.NewReader(v)))
 }
 
 // scalar returns the text of a string, a number or a boolean.

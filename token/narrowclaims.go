@@ -101,7 +101,7 @@ func budget(d *jsontext.Decoder) (int64, bool) {
 func readParams(d *jsontext.Decoder) (map[string][]string, bool) {
 	params := make(map[string][]string)
 	err := strict.Object(d, func(d *jsontext.Decoder, name string) error {
-		values, ok := anyTexts(d)
+		values, ok := strict.AnyTexts(d)
 		if !ok || len(values) == 0 || name == "" {
 			return strict.ErrForm
 		}
@@ -109,23 +109,6 @@ func readParams(d *jsontext.Decoder) (map[string][]string, bool) {
 		return nil
 	})
 	return params, err == nil && len(params) > 0
-}
-
-// anyTexts is texts for a list in which a text may be empty.
-func anyTexts(d *jsontext.Decoder) ([]string, bool) {
-	if t, err := d.ReadToken(); err != nil || t.Kind() != '[' {
-		return nil, false
-	}
-	var list []string
-	for d.PeekKind() != ']' {
-		s, ok := strict.Text(d)
-		if !ok {
-			return nil, false
-		}
-		list = append(list, s)
-	}
-	_, err := d.ReadToken()
-	return list, err == nil
 }
 
 // readActors reads the claim "act" into a list, the outermost first.

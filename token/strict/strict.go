@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -81,13 +82,19 @@ func Text(d *jsontext.Decoder) (string, bool) {
 
 // Texts reads an array of strings, none of them empty.
 func Texts(d *jsontext.Decoder) ([]string, bool) {
+	list, ok := AnyTexts(d)
+	return list, ok && !slices.Contains(list, "")
+}
+
+// AnyTexts reads an array of strings, empty ones too.
+func AnyTexts(d *jsontext.Decoder) ([]string, bool) {
 	if t, err := d.ReadToken(); err != nil || t.Kind() != '[' {
 		return nil, false
 	}
 	list := []string{}
 	for d.PeekKind() != ']' {
 		s, ok := Text(d)
-		if !ok || s == "" {
+		if !ok {
 			return nil, false
 		}
 		list = append(list, s)
