@@ -399,8 +399,16 @@ func TestIssuerAway(t *testing.T) {
 		t.Errorf("%d %s", r.status, r.body)
 	}
 	works := func(raw string) bool { return s.post("/vault.issueToken", body, bearer(raw)).status == 200 }
+	up := `caddyvault_issuer_up{issuer="` + f.URL + `"}`
+	if v, there := s.scrape()[up]; !there || v != 0 {
+		t.Errorf("%s is %v, %v", up, v, there)
+	}
 	f.instead(nil)
 	eventually(t, "the vault recovers by itself", func() bool { return works(old) })
+
+	if v := s.scrape()[up]; v != 1 {
+		t.Errorf("%s is %v", up, v)
+	}
 
 	// Another key is known at its first JWT, or when the issuer may be asked
 	// again.
