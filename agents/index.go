@@ -15,6 +15,15 @@ type Agent struct {
 	// Used is when the agent was last known by any means, in Unix
 	// milliseconds, 0 for never. It is shared by all versions of the agent.
 	Used *atomic.Int64
+
+	// Broken is set if there is a file and no version of it is valid. Then
+	// only the id is known.
+	Broken bool
+}
+
+// Broken returns the agent of a file that is not valid.
+func Broken(id string) *Agent {
+	return &Agent{Record: Record{ID: id}, Used: new(atomic.Int64), Broken: true}
 }
 
 // Index is all agents at one time. It is immutable; a change makes another,

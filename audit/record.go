@@ -108,6 +108,9 @@ type Record struct {
 	// Spends are the tokens whose budgets a call counts against.
 	Spends []string
 
+	// Registered is set in token.issued if the agent has a record.
+	Registered bool
+
 	// Suppressed is how many more of the same were counted, not written.
 	Suppressed int
 
@@ -201,6 +204,9 @@ func (r *Record) appendRest(dst []byte) (_ []byte, errAt int) {
 	dst = appendField(dst, "parentId", r.ParentID)
 	dst = appendList(dst, "ancestors", r.Ancestors)
 	dst = appendList(dst, "spends", r.Spends)
+	if r.Registered {
+		dst = append(dst, `,"registered":true`...)
+	}
 	dst = appendInt(dst, "suppressed", int64(r.Suppressed))
 	dst = appendField(dst, "name", r.Name)
 	dst = appendInt(dst, "size", r.Size)

@@ -21,6 +21,8 @@ func fill(v reflect.Value, s string, n int64) {
 		v.SetInt(n)
 	case reflect.Uint64:
 		v.SetUint(uint64(n))
+	case reflect.Bool:
+		v.SetBool(true)
 	case reflect.Float64:
 		v.SetFloat(float64(n) / 3)
 	case reflect.Pointer:

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -245,6 +246,29 @@ func TestAgentFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the end of its tokens", func() bool { return s.call(tok.Token, "crew", "a", "{}").header.Get("Vault-Error") == "AGENT_REVOKED" })
+}
+
+// TestAgentFileGoneAtStart removes an agent's file while the server is down: its
+// tokens are those of nobody, and nor is it known by other means for a while.
+func TestAgentFileGoneAtStart(t *testing.T) {
+	t.Parallel()
+	s := start(t, config{})
+	for _, agent := range []string{"tony", "steve"} {
+		s.addAgent(agent, "")
+	}
+	tony, steve := s.issue("tony", "github", "github:repos:read"), s.issue("steve", "github", "github:repos:read")
+	s.signal(syscall.SIGKILL)
+	if err := os.Remove(filepath.Join(s.data, "agents", "tony.json")); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	s.refused(t, refusal{method: "GET", path: "/proxy/github/repos/o/r", edits: []edit{bearer(tony)}, status: 401, code: "AGENT_REVOKED", event: "proxy.call"})
+	s.refused(t, refusal{path: "/vault.issueToken", body: `{"agentId":"tony",` + forGitHub + `}`, status: 401, code: "AGENT_REVOKED", event: "token.issue"})
+	if r := s.do("GET", "/proxy/github/repos/o/r", "", bearer(steve)); r.status != 200 {
+		t.Errorf("an agent that is there: %d %s", r.status, r.body)
+	}
+	s.admin("unrevoke", `{"agentId":"tony"}`)
+	s.issue("tony", "github", "github:repos:read")
 }
 
 // TestOwnOnly is about what an agent may revoke and read.

@@ -168,7 +168,7 @@ func (v *Vault) changeAgent(ctx context.Context, id string, rec *audit.Record, c
 	v.admins.Lock()
 	defer v.admins.Unlock()
 	a := v.agents.get(id)
-	if a == nil {
+	if a == nil || a.Broken {
 		if v.agents.rev(id) != 0 {
 			return refusal.New("AGENT_INVALID", "the file of agent %q is not valid", clip(id)).
 				WithHint("vault.admin.listAgents says why; mend the file, or remove the agent and add it anew")

@@ -63,10 +63,11 @@ func (s *agentSet) rev(id string) store.Rev {
 	return s.files[agents.FileName(id)].rev
 }
 
-func (s *agentSet) load(ctx context.Context, st store.Store) error {
+// load reads all files, and returns the agents that have none any more.
+func (s *agentSet) load(ctx context.Context, st store.Store) (gone []string, _ error) {
 	entries, err := st.List(ctx, store.Agents)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,10 +80,17 @@ func (s *agentSet) load(ctx context.Context, st store.Store) error {
 		s.files[name] = f
 		if f.agent != nil {
 			all = append(all, f.agent)
+		} else if b := broken(name); b != nil {
+			all = append(all, b)
 		}
 	}
 	s.current.Store(agents.NewIndex(all))
-	return nil
+	for name, f := range before {
+		if _, ok := s.files[name]; !ok && f.agent != nil {
+			gone = append(gone, f.agent.ID)
+		}
+	}
+	return gone, nil
 }
 
 // newFile reads an entry. If it is broken, the agent before goes on. Under mu.
@@ -120,15 +128,15 @@ func (s *agentSet) apply(ev store.Event) (now agentFile, news bool) {
 	}
 	if ev.Type == store.Delete {
 		delete(s.files, name)
-		if before.agent != nil {
-			s.current.Store(s.current.Load().Without(before.agent.ID))
-		}
+		s.current.Store(s.current.Load().Without(agents.IDOf(name)))
 		return agentFile{agent: before.agent}, true
 	}
 	now = s.newFile(name, ev.Entry, before.agent)
 	s.files[name] = now
 	if now.agent != nil && now.agent != before.agent {
 		s.current.Store(s.current.Load().With(now.agent))
+	} else if b := broken(name); now.agent == nil && b != nil {
+		s.current.Store(s.current.Load().With(b))
 	}
 	return now, true
 }
@@ -140,7 +148,7 @@ func (st *State) followAgents(ctx context.Context, w store.Watcher) {
 	for {
 		ev, err := w.Next(ctx)
 		if err != nil {
-			if w = st.rewatch(ctx, err, store.Agents, st.agents.load); w == nil {
+			if w = st.rewatch(ctx, err, store.Agents, st.loadAgents); w == nil {
 				return
 			}
 			st.live.revoked()
@@ -153,12 +161,10 @@ func (st *State) followAgents(ctx context.Context, w store.Watcher) {
 		rec := audit.Record{Event: "agent.changed", AgentID: agents.IDOf(strings.TrimPrefix(ev.Key, store.Agents))}
 		switch {
 		case ev.Type == store.Delete:
-			rec.Reason = "removed"
+			rec.Reason = agentRemoved
 			st.logger.Info("agent removed", zap.String("agent", rec.AgentID))
-			if now.agent != nil {
-				if err := st.endAgent(ctx, rec.AgentID); err != nil {
-					st.logger.Error("the tokens of a removed agent are void, but that could not be stored", zap.Error(err))
-				}
+			if err := st.endAgent(ctx, rec.AgentID); err != nil {
+				st.logger.Error("the tokens of a removed agent are void, but that could not be stored", zap.Error(err))
 			}
 		case now.err != nil:
 			rec.Error = "AGENT_INVALID"
@@ -166,7 +172,7 @@ func (st *State) followAgents(ctx context.Context, w store.Watcher) {
 			st.logger.Error("agent file is not valid; the last good version stays in use",
 				zap.String("agent", rec.AgentID), zap.Bool("in_use", now.agent != nil), zap.Error(now.err))
 		default:
-			rec.Reason = "loaded"
+			rec.Reason = agentLoaded
 			st.logger.Info("agent loaded", zap.String("agent", rec.AgentID))
 		}
 		st.live.revoked()
@@ -196,7 +202,7 @@ func (st *State) agentBlocked(id string, now time.Time) string {
 	switch {
 	case a == nil:
 		return ""
-	case a.Disabled:
+	case a.Disabled || a.Broken:
 		return "AGENT_DISABLED"
 	case a.Expired(now):
 		return "AGENT_EXPIRED"

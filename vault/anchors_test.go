@@ -13,9 +13,9 @@ import (
 // TestCarried sees that what the vault replays from its log, and needs for
 // longer than a token lives, outlives the segment it is in.
 func TestCarried(t *testing.T) {
-	short := map[string]bool{"proxy.call.started": true, "proxy.call": true, siteEvent: true}
+	short := map[string]bool{"proxy.call.started": true, "proxy.call": true, siteEvent: true, "admin.addAgent": true, "admin.removeAgent": true, "agent.changed": true}
 	st := &State{anchored: anchors{secrets: map[string]uint64{}}}
-	for event := range st.replayed(new(budgetReplay)) {
+	for event := range st.replayed(new(budgetReplay), new(recentAgents)) {
 		if carried[event] == nil && !short[event] {
 			t.Errorf("%s is replayed, and gone when its segment is dropped", event)
 		}

@@ -53,14 +53,19 @@ func newBudgets(now func() time.Time) *budgets {
 	return b
 }
 
+// fnv is FNV-1a.
+func fnv(s string) uint32 {
+	h := uint32(2166136261)
+	for i := range len(s) {
+		h = (h ^ uint32(s[i])) * 16777619
+	}
+	return h
+}
+
 // of returns the budget of a token that ends at a time, zero if that is not
 // known.
 func (b *budgets) of(id string, ends time.Time) *budget {
-	h := uint32(2166136261) // FNV-1a
-	for i := range len(id) {
-		h = (h ^ uint32(id[i])) * 16777619
-	}
-	s := &b.shards[h%budgetShards]
+	s := &b.shards[fnv(id)%budgetShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := b.now()
@@ -221,18 +226,24 @@ var spendsKey = []byte(`,"spends":["`)
 // spends returns the ids in a record, if it is a new one and has some. Almost
 // all records are told by their first bytes.
 func (r *budgetReplay) spends(line []byte) (ids []string) {
-	const head = len(`{"ts":`)
-	if len(line) < head+14 {
-		return nil
-	}
-	digits, _, _ := bytes.Cut(line[head:head+14], []byte{','})
-	if ts, err := strconv.ParseInt(string(digits), 10, 64); err != nil || ts < r.since || !bytes.Contains(line, spendsKey) {
+	if !since(line, r.since) || !bytes.Contains(line, spendsKey) {
 		return nil
 	}
 	for _, id := range gjson.GetBytes(line, "spends").Array() {
 		ids = append(ids, id.Str)
 	}
 	return ids
+}
+
+// since reports whether a record is not older than a time in milliseconds.
+func since(line []byte, ms int64) bool {
+	const head = len(`{"ts":`)
+	if len(line) < head+14 {
+		return false
+	}
+	digits, _, _ := bytes.Cut(line[head:head+14], []byte{','})
+	ts, err := strconv.ParseInt(string(digits), 10, 64)
+	return err == nil && ts >= ms
 }
 
 // charged is told every request that was let onto a site.

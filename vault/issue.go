@@ -143,6 +143,7 @@ func (v *Vault) sign(ctx context.Context, claims token.Claims, rec *audit.Record
 	rec.Scope = claims.Scope
 	rec.TTL = int(ttl / time.Second)
 	rec.Kid = key.Kid()
+	rec.Registered = v.agents.get(claims.Subject) != nil
 	keys.key = key
 	refused := v.record(ctx, audit.Entry{
 		Record: *rec,
@@ -153,6 +154,7 @@ func (v *Vault) sign(ctx context.Context, claims token.Claims, rec *audit.Record
 	if refused != nil {
 		return nil, refused
 	}
+	v.creditRevocations(&claims)
 	res := &IssueResult{TokenID: claims.ID, Token: raw, ExpiresInSec: rec.TTL}
 	if claims.Bound != nil && claims.Bound.JKT != "" {
 		res.TokenType = "DPoP"

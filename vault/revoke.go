@@ -52,6 +52,11 @@ func (t RevokeTargets) fill(rec *audit.Record) {
 // nothing is told. The revocation is kept even if a refusal says that it could not be
 // recorded or stored: on the safe side.
 func (v *Vault) Revoke(ctx context.Context, caller Caller, targets RevokeTargets, reason string, rec *audit.Record) *refusal.Refusal {
+	return v.revoke(ctx, caller, targets, reason, false, rec)
+}
+
+// revoke is Revoke, of what is known to exist if the caller has shown it.
+func (v *Vault) revoke(ctx context.Context, caller Caller, targets RevokeTargets, reason string, shown bool, rec *audit.Record) *refusal.Refusal {
 	targets.fill(rec)
 	rec.Reason = reason
 	owner := ""
@@ -91,6 +96,11 @@ func (v *Vault) Revoke(ctx context.Context, caller Caller, targets RevokeTargets
 			r.Expires = now.Add(v.RevocationsKeep)
 		}
 		list = append(list, r)
+	}
+	if owner != "" && !shown {
+		if refused := v.chargeRevocations(owner, list); refused != nil {
+			return refused
+		}
 	}
 	enforce := func() {
 		for _, r := range list {

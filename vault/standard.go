@@ -99,5 +99,5 @@ func (v *Vault) RevokeToken(ctx context.Context, caller Caller, admin bool, raw 
 	if admin {
 		caller.Trusted = true
 	}
-	return v.Revoke(ctx, caller, RevokeTargets{TokenID: t.ID}, "revoked by its holder", rec)
+	return v.revoke(ctx, caller, RevokeTargets{TokenID: t.ID}, "revoked by its holder", true, rec)
 }

@@ -65,6 +65,7 @@ type State struct {
 	live        *liveCalls
 	watchers    watchers
 	budgets     *budgets
+	allowances  *allowances
 	signing     *signingKeys
 	proofs      *proofs
 
@@ -94,7 +95,7 @@ type anchors struct {
 // OpenState opens or creates the state. What it finds damaged, older than the
 // audit log knows, or readable by others is refused by name.
 func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
-	st := &State{dataDir: o.DataDir, servicesDir: o.ServicesDir, logger: o.Logger, now: o.Now, live: newLiveCalls(), budgets: newBudgets(o.Now), signing: newSigningKeys(), proofs: newProofs(o.Now)}
+	st := &State{dataDir: o.DataDir, servicesDir: o.ServicesDir, logger: o.Logger, now: o.Now, live: newLiveCalls(), budgets: newBudgets(o.Now), allowances: newAllowances(o.Now), signing: newSigningKeys(), proofs: newProofs(o.Now)}
 	var undo []func() error
 	defer func() {
 		if err != nil {
@@ -128,10 +129,10 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		}
 	}
 	st.anchored.secrets = map[string]uint64{}
-	spent := newBudgetReplay(st.budgets)
+	spent, recent := newBudgetReplay(st.budgets), newRecentAgents(o.Now())
 	log := o.Audit
 	log.Dir, log.Now, log.Logger = o.DataDir, o.Now, o.Logger.Named("audit")
-	log.Replay = st.replayed(spent)
+	log.Replay = st.replayed(spent, recent)
 	log.Carry = carried
 	if st.audit, err = audit.Open(log); err != nil {
 		return nil, err
@@ -174,11 +175,14 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		}
 	}
 	st.readLastUse()
-	agentWatcher, err := st.watch(background, store.Agents, st.agents.load)
+	agentWatcher, err := st.watch(background, store.Agents, st.loadAgents)
 	if err != nil {
 		stop()
 		watcher.Close()
 		return nil, err
+	}
+	if err := st.endRecent(ctx, recent); err != nil {
+		o.Logger.Error("the tokens of removed agents are void, but that could not be stored", zap.Error(err))
 	}
 	for _, f := range st.agents.files {
 		if f.err != nil {
@@ -196,7 +200,7 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 }
 
 // replayed takes, by event, what the log knows that the other files do not.
-func (st *State) replayed(spent *budgetReplay) map[string]func([]byte) {
+func (st *State) replayed(spent *budgetReplay, recent *recentAgents) map[string]func([]byte) {
 	return map[string]func([]byte){
 		"secret.set": func(line []byte) {
 			st.anchored.secrets[gjson.GetBytes(line, "secretRef").Str] = gjson.GetBytes(line, "secretVersion").Uint()
@@ -211,7 +215,11 @@ func (st *State) replayed(spent *budgetReplay) map[string]func([]byte) {
 		"proxy.call":         spent.ended,
 		siteEvent:            spent.charged,
 		"token.revoked":      func([]byte) { st.anchored.revoked = true },
+		"admin.addAgent":     recent.added,
+		"admin.removeAgent":  recent.removed,
+		"agent.changed":      recent.changed,
 		"token.issued": func(line []byte) {
+			recent.issued(line)
 			st.anchored.signed = st.anchored.signed || gjson.GetBytes(line, "kid").Str != ""
 		},
 	}
