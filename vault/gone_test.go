@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/store"
 	"github.com/caddyvault/caddyvault/token"
 )
 
@@ -142,5 +144,25 @@ func TestAgentFilesBetweenRuns(t *testing.T) {
 			t.Errorf("long after: %s: %s", name, code)
 		}
 	}
+
+	// A watch that broke is begun anew, and what went meanwhile is ended.
+	if _, refused := v.AddAgent(t.Context(), "late", AgentChange{}, new(audit.Record)); refused != nil {
+		t.Fatal(refused)
+	}
+	raw, code := issue(v, "late")
+	if code != "" || v.callCode(raw, "one", `{"x":1}`) != "" {
+		t.Fatalf("a new agent: %s", code)
+	}
+	if err := v.loadAgents(t.Context(), emptyStore{v.store}); err != nil {
+		t.Fatal(err)
+	}
+	if code := v.callCode(raw, "one", `{"x":1}`); code != "AGENT_REVOKED" {
+		t.Errorf("an agent that went unseen: %q", code)
+	}
 	closed(v)
 }
+
+// emptyStore lists nothing.
+type emptyStore struct{ store.Store }
+
+func (emptyStore) List(context.Context, string) ([]store.Entry, error) { return nil, nil }
