@@ -40,6 +40,22 @@ func BenchmarkMatch(b *testing.B) {
 	}
 }
 
+// BenchmarkMatchGuarded matches beside a stricter endpoint, so that every other
+// reading of an encoded path is looked for.
+func BenchmarkMatchGuarded(b *testing.B) {
+	c := service(b, "https://api.example.com", map[string]string{"all": "GET /v1/* r", "admin": "GET /v1/admin/{x} w"})
+	for _, path := range []string{"/v1/a/b", "/v1/docs%2Freadme.md", "/v1/" + strings.Repeat("docs%2F", 20) + "readme.md"} {
+		b.Run(path[1:min(len(path), 24)], func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, ok := c.Match("GET", path); !ok {
+					b.Fatal("no match")
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkDecideAction(b *testing.B) {
 	c := hundred(b)
 	scopes := []string{"r", "w"}
