@@ -144,7 +144,8 @@ type load struct {
 // next returns the next request, or false if it was the last.
 func (l *load) next() (request, bool) {
 	r, i := l.Request, int(l.turn.Add(1))-1
-	if time.Since(l.start) >= l.Length || l.Count > 0 && i >= l.Count {
+	over := time.Since(l.start) >= l.Length && i >= l.Conns // on a slow machine, too, each sends one
+	if over || l.Count > 0 && i >= l.Count {
 		return r, false
 	}
 	if len(r.Each) > 0 {
