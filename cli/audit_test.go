@@ -16,7 +16,7 @@ import (
 func TestVerifyAndProve(t *testing.T) {
 	dir := t.TempDir()
 	log := func(n int) string {
-		l, err := audit.Open(audit.Options{Dir: dir, Deadline: time.Minute})
+		l, err := audit.Open(audit.Options{Dir: dir, Deadline: time.Minute, CheckpointEvery: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}

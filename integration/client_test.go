@@ -273,7 +273,9 @@ func (s *server) auditLog(from int64) ([]record, int64) {
 		if err := d.Decode(&r); err != nil {
 			s.t.Fatalf("audit log: %v: %q", err, line)
 		}
-		out = append(out, r)
+		if r.text("event") != "audit.checkpoint" { // which come as time passes
+			out = append(out, r)
+		}
 	}
 	return out, from + int64(len(b))
 }

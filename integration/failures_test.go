@@ -74,6 +74,7 @@ func TestUpstreamFailures(t *testing.T) {
 func (s *server) failedCall(t *testing.T, service string, status int, code string) {
 	t.Helper()
 	token := s.issue("main", service, "x")
+	s.barrier()
 	_, end := s.auditLog(0)
 	r := s.call(token, service, "get", "null")
 	if r.status != status || r.header.Get("Vault-Error") != code {

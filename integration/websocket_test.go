@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -302,7 +303,8 @@ func TestWebSocketOverHTTP3(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	tr := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+	// A busy machine may take longer than five seconds to shake hands.
+	tr := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, QUICConfig: &quic.Config{HandshakeIdleTimeout: time.Minute}}
 	defer tr.Close()
 	body, w := io.Pipe()
 	defer w.Close()
