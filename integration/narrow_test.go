@@ -97,9 +97,7 @@ func (s *server) reload(t testing.TB) {
 	if out, err := s.command("reload", "--config", s.file, "--adapter", "caddyfile", "--force").CombinedOutput(); err != nil {
 		t.Fatalf("reload: %v\n%s", err, out)
 	}
-	// The servers of before close what is idle, maybe as it is used again,
-	// and a POST is not sent twice.
-	s.client.CloseIdleConnections()
+	s.client.CloseIdleConnections() // as adminAPI does
 }
 
 // TestBudgets is about tokens that are good for so many calls or bytes.

@@ -385,5 +385,10 @@ func (s *server) adminAPI(method, path string, body io.Reader) (int, []byte) {
 	if err != nil {
 		s.t.Fatalf("admin API: %v", err)
 	}
+	if method != http.MethodGet {
+		// The servers of before close what is idle, maybe as it is used again,
+		// and a POST is not sent twice.
+		s.client.CloseIdleConnections()
+	}
 	return res.StatusCode, b
 }
