@@ -44,8 +44,8 @@ const (
 	proofAge    = 60 * time.Second // how old one may be
 	proofAhead  = 5 * time.Second  // how far ahead the client's clock may be
 	nonceLife   = 5 * time.Minute
-	proofShards = 256
-	proofsKept  = 8 << 10 // of a shard and period
+	proofShards = 32
+	proofsKept  = 64 << 10 // of a shard and period: over 900 a second for one key
 )
 
 // proofs remembers which proofs were used, and makes nonces. It outlives
