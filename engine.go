@@ -133,14 +133,31 @@ func (e *engine) has(service string) bool {
 // can.
 var errSettingsChanged = errors.New("services_dir and encryption_key of a data directory in use cannot change in a reload; restart instead")
 
+// check refuses settings that the open state cannot take. A configuration asks
+// before any of its apps start: once they do, its servers take connections,
+// which are lost if it does not come up.
+func (e *engine) check(s engineSettings) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.suits(s)
+}
+
+// suits is check with the lock held.
+func (e *engine) suits(s engineSettings) error {
+	if e.state != nil && e.settings.digest() != s.digest() {
+		return fmt.Errorf("%s: %w", e.dir, errSettingsChanged)
+	}
+	return nil
+}
+
 // open returns the state, opening it the first time.
 func (e *engine) open(s engineSettings, logger *zap.Logger) (*vault.State, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err := e.suits(s); err != nil {
+		return nil, err
+	}
 	if e.state != nil {
-		if e.settings.digest() != s.digest() {
-			return nil, fmt.Errorf("%s: %w", e.dir, errSettingsChanged)
-		}
 		return e.state, nil
 	}
 	if s.audit == nil {

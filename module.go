@@ -202,6 +202,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	a.engine = acquireEngine(a.DataDir)
+	if err := a.engine.check(a.settings); err != nil {
+		return err
+	}
 	if err := registerAudit(ctx.GetMetricsRegistry(), a.engine); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
