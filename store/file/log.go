@@ -80,6 +80,9 @@ func (l *revLog) hash(key []byte) uint64 { return maphash.Bytes(l.seed, key) }
 // load fills the index from a file of size bytes.
 func (l *revLog) load(size int64) error {
 	now := l.now().UnixMilli()
+	// Few lines are shorter: with most of its size to begin with, the index
+	// is hardly ever built anew.
+	l.index = newLogIndex(int(size / 192))
 	end, err := l.scan(size, func(off int64, r logRecord) error {
 		if r.rev <= l.rev {
 			return errLine // swapped or repeated lines
@@ -230,8 +233,9 @@ func (l *revLog) each(f func(store.Entry) bool) error {
 		return nil
 	}
 	stop := errors.New("stop")
+	all := l.index.live == l.lines // each line is current, and none need be looked up
 	end, err := l.scan(l.size, func(off int64, r logRecord) error {
-		if !r.del && l.index.has(l.hash(r.key), off) && !f(r.entry()) {
+		if !r.del && (all || l.index.has(l.hash(r.key), off)) && !f(r.entry()) {
 			return stop
 		}
 		return nil

@@ -127,7 +127,7 @@ func Open(ctx context.Context, st store.Store, opts Options) (*Set, error) {
 	if s.now == nil {
 		s.now = time.Now
 	}
-	s.table.Store(newTable(0))
+	t := newTable(0)
 	var bad error
 	err := store.Range(ctx, st, store.Revocations, func(e store.Entry) bool {
 		kind, _, id, ok := splitKey(e.Key)
@@ -137,12 +137,18 @@ func Open(ctx context.Context, st store.Store, opts Options) (*Set, error) {
 			bad = fmt.Errorf("revocations: unknown entry %q", e.Key)
 			return false
 		}
-		s.put(s.Key(kind, id), millis(e.Expires))
+		if t.full() {
+			// Nobody reads yet. Room for many is soon needed, and what is too
+			// much is given back below.
+			t = t.moved(4*t.used, 0)
+		}
+		t.set(s.Key(kind, id), millis(e.Expires))
 		return true
 	})
 	if err = errors.Join(err, bad); err != nil {
 		return nil, fmt.Errorf("load revocations: %w", err)
 	}
+	s.table.Store(t.rebuilt(s.now().UnixMilli()))
 	return s, nil
 }
 

@@ -94,6 +94,11 @@ func (t *table) rebuilt(now int64) *table {
 			live++
 		}
 	}
+	return t.moved(live, now)
+}
+
+// moved returns a copy with room for live entries, without what has expired.
+func (t *table) moved(live int, now int64) *table {
 	n := newTable(live)
 	for i := range t.slots {
 		s := &t.slots[i]
