@@ -98,6 +98,20 @@ func TestServiceFiles(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(s.services, "byapi.json")); !os.IsNotExist(err) {
 		t.Errorf("the file is still there: %v", err)
 	}
+
+	// What was changed by hand is recorded so, what a request did is not.
+	s.barrier()
+	changes := map[string]int{}
+	records, _ := s.auditLog(0)
+	for _, r := range records {
+		if r.text("event") == "service.changed" {
+			changes[r.text("service")+" "+r.text("reason")]++
+		}
+	}
+	if changes["byhand loaded"] < 7 || changes["byhand removed"] != 1 || changes["marker loaded"] != 1 ||
+		changes["byapi loaded"]+changes["byapi removed"] != 0 {
+		t.Errorf("%v", changes)
+	}
 }
 
 // TestSecretOrigin is about a file that would send a secret somewhere else.

@@ -191,14 +191,18 @@ func (v *Vault) putAgent(ctx context.Context, r *agents.Record, ifRev store.Rev)
 		return refusal.New("AGENT_INVALID", "%s", err)
 	}
 	key := store.Agents + agents.FileName(r.ID)
+	v.agents.writing.Lock()
 	rev, err := v.store.Put(ctx, key, value, ifRev, noExpiry)
+	if err == nil {
+		v.agents.apply(store.Event{Type: store.Put, Entry: store.Entry{Key: key, Value: value, Rev: rev}})
+	}
+	v.agents.writing.Unlock()
 	switch {
 	case errors.Is(err, store.ErrConflict):
 		return refusal.New("AGENT_ALREADY_EXISTS", "the agent %q was changed meanwhile", clip(r.ID)).WithHint("look at it and try again")
 	case err != nil:
 		return storeRefusal(err)
 	}
-	v.agents.apply(store.Event{Type: store.Put, Entry: store.Entry{Key: key, Value: value, Rev: rev}})
 	v.live.revoked()
 	return nil
 }
@@ -251,12 +255,14 @@ func (v *Vault) RemoveAgent(ctx context.Context, id string, rec *audit.Record) *
 		return storeRefusal(err)
 	}
 	key := store.Agents + agents.FileName(id)
+	v.agents.writing.Lock()
 	rev, err := v.store.Delete(ctx, key, store.AnyRev)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return storeRefusal(err)
-	}
 	if err == nil {
 		v.agents.apply(store.Event{Type: store.Delete, Entry: store.Entry{Key: key, Rev: rev}})
+	}
+	v.agents.writing.Unlock()
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return storeRefusal(err)
 	}
 	return nil
 }

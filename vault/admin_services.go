@@ -191,14 +191,18 @@ func (v *Vault) putService(ctx context.Context, name string, body jsontext.Value
 	}
 	pretty = append(pretty, '\n')
 	key := store.Services + name
+	v.services.writing.Lock()
 	rev, err := v.store.Put(ctx, key, pretty, ifRev, noExpiry)
+	if err == nil {
+		v.services.apply(store.Event{Type: store.Put, Entry: store.Entry{Key: key, Value: pretty, Rev: rev}})
+	}
+	v.services.writing.Unlock()
 	switch {
 	case errors.Is(err, store.ErrConflict):
 		return refusal.New("SERVICE_ALREADY_EXISTS", "the service %q was changed meanwhile", name).WithHint("look at it and try again")
 	case err != nil:
 		return storeRefusal(err)
 	}
-	v.services.apply(store.Event{Type: store.Put, Entry: store.Entry{Key: key, Value: pretty, Rev: rev}})
 	return nil
 }
 
@@ -216,12 +220,14 @@ func (v *Vault) RemoveService(ctx context.Context, name string, rec *audit.Recor
 		return unknownService(name)
 	}
 	key := store.Services + name
+	v.services.writing.Lock()
 	rev, err := v.store.Delete(ctx, key, store.AnyRev)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return storeRefusal(err)
-	}
 	if err == nil {
 		v.services.apply(store.Event{Type: store.Delete, Entry: store.Entry{Key: key, Rev: rev}})
+	}
+	v.services.writing.Unlock()
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return storeRefusal(err)
 	}
 	if svc.compiled == nil {
 		return nil

@@ -41,7 +41,11 @@ const (
 type agentSet struct {
 	current atomic.Pointer[agents.Index]
 
-	mu     sync.Mutex // serialises changes
+	mu sync.Mutex // serialises changes
+
+	// writing is as in services.
+	writing sync.Mutex
+
 	files  map[string]agentFile
 	flushM sync.Mutex
 	used   map[string]int64 // as read at the start, or last written
@@ -154,7 +158,9 @@ func (st *State) followAgents(ctx context.Context, w store.Watcher) {
 			st.live.revoked()
 			continue
 		}
+		st.agents.writing.Lock()
 		now, news := st.agents.apply(ev)
+		st.agents.writing.Unlock()
 		if !news {
 			continue
 		}

@@ -37,6 +37,11 @@ type services struct {
 	compile *compilations
 	mu      sync.Mutex // serialises changes
 
+	// writing is held from a request's write to the store until that is in
+	// force. The watch waits for it, and then finds nothing new: it records
+	// what others change.
+	writing sync.Mutex
+
 	// listeners are called with the name of each service that changed or went.
 	listeners map[*listener]struct{}
 }
@@ -179,7 +184,9 @@ func (st *State) follow(ctx context.Context, w store.Watcher) {
 			}
 			continue
 		}
+		st.services.writing.Lock()
 		svc, news := st.services.apply(ev)
+		st.services.writing.Unlock()
 		if !news {
 			continue
 		}
