@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/upstream"
 	"github.com/caddyvault/caddyvault/vault"
 )
 
@@ -168,6 +169,7 @@ func (e *engine) open(s engineSettings, logger *zap.Logger) (*vault.State, error
 		ServicesDir:   s.servicesDir,
 		EncryptionKey: s.encryptionKey,
 		Audit:         *s.audit,
+		ParseService:  upstream.ParseService,
 		Logger:        logger,
 		Now:           time.Now,
 	})

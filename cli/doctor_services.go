@@ -15,6 +15,7 @@ import (
 	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/store"
 	"github.com/caddyvault/caddyvault/store/fsx"
+	"github.com/caddyvault/caddyvault/upstream"
 )
 
 // storedSecrets returns the names of the stored secrets, nil if they are not
@@ -93,7 +94,7 @@ func checkServices(r *report, dir string, secrets map[string]bool) {
 			r.problem("service %s: %s", name, err)
 			continue
 		}
-		svc, err := policy.ParseService(name, b)
+		svc, err := upstream.ParseService(name, b)
 		if err != nil {
 			r.problem("service %s: %s", name, err)
 			continue

@@ -119,6 +119,7 @@ func TestDoctorOnFilesAndEnvironment(t *testing.T) {
 	write(t, filepath.Join(services, "wild.json"), strings.NewReplacer(`["main"]`, `["*"]`, `["issue","repo.get"]`, `["*"]`, "github_pat", "missing").Replace(githubService), 0o600)
 	write(t, filepath.Join(services, "plain.json"), strings.Replace(githubService, `"baseUrl":"https:`, `"allowPlaintext":true,"baseUrl":"http:`, 1), 0o600)
 	write(t, filepath.Join(services, "broken.json"), `{"baseUrl":1}`, 0o600)
+	write(t, filepath.Join(services, "wrong.json"), strings.Replace(githubService, "{", `{"reverseProxy":{"flush_interval":"abc"},`, 1), 0o600)
 	write(t, filepath.Join(services, "shared.json"), githubService, 0o664)
 	if err := os.Symlink("/etc/hostname", filepath.Join(data, "link")); err != nil {
 		t.Fatal(err)
@@ -130,7 +131,7 @@ func TestDoctorOnFilesAndEnvironment(t *testing.T) {
 	mustContain(t, res.out,
 		"chmod 600 "+filepath.Join(data, ".vault-key"), "chmod 700 "+data, "chmod go-w "+config, "chmod 600 "+filepath.Join(dir, ".env"),
 		"every agent may use it", "every endpoint may be called", "secret missing is not stored", "travels to http://api.github.com unencrypted",
-		"service broken: ", "service shared: ", "link is a link")
+		"service broken: ", "service wrong: REVERSEPROXY_INVALID: reverseProxy.flush_interval must be", "service shared: ", "link is a link")
 	mustNotContain(t, res.out+res.err, "CANARY")
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/refusal"
 	"github.com/caddyvault/caddyvault/store/secrets"
+	"github.com/caddyvault/caddyvault/upstream"
 )
 
 func (t *terminal) importCommand() *cobra.Command {
@@ -155,7 +156,7 @@ func (t *terminal) check(p *plan) (invalid int) {
 	}
 	origins := map[string][]string{}
 	for _, svc := range p.system.Services {
-		compiled, err := policy.ParseService(svc.Name, svc.JSON)
+		compiled, err := upstream.ParseService(svc.Name, svc.JSON)
 		if err != nil {
 			bad(svc.Path+": service "+svc.Name, err)
 			continue

@@ -23,6 +23,7 @@ import (
 	"github.com/caddyvault/caddyvault/store/file"
 	"github.com/caddyvault/caddyvault/store/revocations"
 	"github.com/caddyvault/caddyvault/store/secrets"
+	"github.com/caddyvault/caddyvault/upstream"
 	"github.com/caddyvault/caddyvault/vault"
 )
 
@@ -85,7 +86,7 @@ func imported(t *testing.T, dataDir, servicesDir, encryptionKey string) {
 	t.Helper()
 	ctx := context.Background()
 	// The server's own start: the log and the secrets agree.
-	st, err := vault.OpenState(ctx, vault.StateOptions{DataDir: dataDir, ServicesDir: servicesDir, EncryptionKey: encryptionKey, Logger: zap.NewNop(), Now: time.Now})
+	st, err := vault.OpenState(ctx, vault.StateOptions{DataDir: dataDir, ServicesDir: servicesDir, EncryptionKey: encryptionKey, ParseService: upstream.ParseService, Logger: zap.NewNop(), Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/caddyvault/caddyvault/legacy"
 	"github.com/caddyvault/caddyvault/refusal"
 	"github.com/caddyvault/caddyvault/store/fsx"
+	"github.com/caddyvault/caddyvault/upstream"
 	"github.com/caddyvault/caddyvault/vault"
 )
 
@@ -39,7 +40,7 @@ const auditLegacy = "audit.legacy.jsonl"
 func (t *terminal) withVault(ctx context.Context, dataDir, servicesDir, encryptionKey string, f func(*vault.Vault) error) (err error) {
 	st, err := vault.OpenState(ctx, vault.StateOptions{
 		DataDir: dataDir, ServicesDir: servicesDir, EncryptionKey: encryptionKey,
-		Logger: zap.NewNop(), Now: t.now,
+		ParseService: upstream.ParseService, Logger: zap.NewNop(), Now: t.now,
 	})
 	if err != nil {
 		return err

@@ -1,9 +1,7 @@
 package upstream
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"math"
 	"net"
@@ -207,8 +205,8 @@ func (p *Proxy) acquire(svc *policy.Compiled) (*service, error) {
 func (p *Proxy) provisionService(svc *policy.Compiled) (_ *service, err error) {
 	h := new(reverseproxy.Handler)
 	t := new(reverseproxy.HTTPTransport)
-	if err := decodeSettings(svc.ReverseProxy, h, t); err != nil {
-		return nil, err
+	if r := decodeSettings(svc.ReverseProxy, h, t); r != nil {
+		return nil, r
 	}
 
 	ctx, cancel := p.contextFor(svc)
@@ -262,38 +260,6 @@ func (p *Proxy) contextFor(svc *policy.Compiled) (caddy.Context, context.CancelF
 	var cancel context.CancelFunc
 	ctx.Context, cancel = context.WithCancel(p.shared.Context)
 	return ctx, cancel
-}
-
-// decodeSettings reads a service's own reverse_proxy settings, Caddy's JSON,
-// into the handler and its HTTP transport.
-func decodeSettings(raw []byte, h *reverseproxy.Handler, t *reverseproxy.HTTPTransport) error {
-	if len(raw) == 0 {
-		return nil
-	}
-	strict := func(data []byte, into any) error {
-		dec := json.NewDecoder(bytes.NewReader(data))
-		dec.DisallowUnknownFields()
-		return dec.Decode(into)
-	}
-	if err := strict(raw, h); err != nil {
-		return fmt.Errorf("reverseProxy: %w", err)
-	}
-	if len(h.TransportRaw) > 0 {
-		var fields map[string]json.RawMessage
-		if err := json.Unmarshal(h.TransportRaw, &fields); err != nil {
-			return fmt.Errorf("reverseProxy.transport: %w", err)
-		}
-		delete(fields, "protocol")
-		rest, err := json.Marshal(fields)
-		if err != nil {
-			return err
-		}
-		if err := strict(rest, t); err != nil {
-			return fmt.Errorf("reverseProxy.transport: %w", err)
-		}
-		h.TransportRaw = nil
-	}
-	return nil
 }
 
 // Forget drops the proxy of a service that is gone; calls on it run on.

@@ -159,7 +159,7 @@ func (v *Vault) UpdateService(ctx context.Context, name string, patch jsontext.V
 // putService validates a service, binds its secret to its origin, writes it,
 // and puts it into force.
 func (v *Vault) putService(ctx context.Context, name string, body jsontext.Value, ifRev store.Rev, secret *string, rec *audit.Record) *refusal.Refusal {
-	compiled, err := policy.ParseService(name, body)
+	compiled, err := v.services.compile.parse(name, body)
 	if err != nil {
 		return asRefusal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyvault/caddyvault/policy"
 	"go.uber.org/zap"
 )
 
@@ -53,7 +54,7 @@ func TestEmptiedLog(t *testing.T) {
 	if err := os.Truncate(filepath.Join(data, "audit.log.jsonl"), 0); err != nil {
 		t.Fatal(err)
 	}
-	_, err := OpenState(t.Context(), StateOptions{DataDir: data, ServicesDir: filepath.Join(dir, "services"), Logger: zap.NewNop(), Now: time.Now})
+	_, err := OpenState(t.Context(), StateOptions{DataDir: data, ServicesDir: filepath.Join(dir, "services"), ParseService: policy.ParseService, Logger: zap.NewNop(), Now: time.Now})
 	if err == nil || !strings.Contains(err.Error(), "audit.log.jsonl is empty, though there are secrets") {
 		t.Fatal(err)
 	}

@@ -14,6 +14,9 @@ type compilations struct {
 	mu sync.Mutex
 	m  map[string]compilation
 
+	// parse compiles a service's file.
+	parse func(name string, data []byte) (*policy.Compiled, error)
+
 	// inForce returns what is in force under a name, if anything is: a file
 	// that is read again with the same content is not compiled again.
 	inForce func(name string) compilation
@@ -34,7 +37,7 @@ func (c *compilations) validate(name string, data []byte) error {
 	if c.inForce(name).of(sum) {
 		return nil
 	}
-	compiled, err := policy.ParseService(name, data)
+	compiled, err := c.parse(name, data)
 	if err != nil {
 		return err
 	}
@@ -60,7 +63,7 @@ func (c *compilations) compile(name string, data []byte) (compilation, error) {
 	if now := c.inForce(name); now.of(sum) {
 		return now, nil
 	}
-	compiled, err := policy.ParseService(name, data)
+	compiled, err := c.parse(name, data)
 	return compilation{sum, compiled}, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/store"
 )
 
@@ -11,7 +12,7 @@ func TestCompilations(t *testing.T) {
 	const first = `{"baseUrl":"https://one.example","allowedAgents":["*"],"allowedActions":["*"],"endpoints":{"get":{"method":"GET","path":"/"}}}`
 	second := strings.Replace(first, "one", "two", 1)
 	var s services
-	s.compile = &compilations{inForce: s.inForce}
+	s.compile = &compilations{parse: policy.ParseService, inForce: s.inForce}
 	c := s.compile
 	if err := c.validate("api", []byte(first)); err != nil {
 		t.Fatal(err)

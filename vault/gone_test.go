@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/store"
 	"github.com/caddyvault/caddyvault/token"
 )
@@ -26,6 +27,8 @@ func TestAgentFilesBetweenRuns(t *testing.T) {
 			Audit:  audit.Options{Deadline: time.Minute},
 			Logger: zap.NewNop(),
 			Now:    func() time.Time { return time.Now().Add(later) },
+
+			ParseService: policy.ParseService,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -41,6 +41,8 @@ func newTestState(t testing.TB, dir string) *State {
 		Audit:  audit.Options{Deadline: time.Minute, Durability: audit.Async},
 		Logger: zap.NewNop(),
 		Now:    time.Now,
+
+		ParseService: policy.ParseService,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddyvault/caddyvault/agents"
 	"github.com/caddyvault/caddyvault/audit"
+	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/store"
 	"github.com/caddyvault/caddyvault/store/file"
 	"github.com/caddyvault/caddyvault/store/fsx"
@@ -43,6 +44,10 @@ type StateOptions struct {
 	// Audit is how the audit log is kept. Its directory, clock, logger and
 	// what is replayed of it are set here.
 	Audit audit.Options
+
+	// ParseService compiles a service's file: policy.ParseService, or what
+	// looks at more than that does. Its errors are refusals.
+	ParseService func(name string, data []byte) (*policy.Compiled, error)
 
 	Logger *zap.Logger
 	Now    func() time.Time
@@ -105,7 +110,7 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 		}
 	}()
 
-	st.services.compile = &compilations{inForce: st.services.inForce}
+	st.services.compile = &compilations{parse: o.ParseService, inForce: st.services.inForce}
 	files, err := file.Open(file.Options{
 		DataDir:         o.DataDir,
 		ServicesDir:     o.ServicesDir,
