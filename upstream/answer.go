@@ -87,8 +87,8 @@ func (t *transport) answer(ctx context.Context, res *http.Response, c *call, sec
 		}
 		res.ContentLength = int64(len(clean))
 		res.Header["Content-Length"] = []string{strconv.Itoa(len(clean))}
+		body.whole, body.over = clean, true
 		body.r = bytes.NewReader(clean)
-		body.over = true
 		return nil
 	}
 
@@ -163,6 +163,7 @@ type answerBody struct {
 	source  *countedBody
 	drop    []string // what the service takes out
 	r       io.Reader
+	whole   []byte        // all of it, if it was read already
 	scrub   *scrub.Reader // nil if nothing is streamed through it
 	block   bool          // end at the first hit
 
@@ -178,25 +179,35 @@ type answerBody struct {
 // tells so before the last bytes are handed over.
 func (b *answerBody) next(p []byte) (int, error) {
 	n, err := b.r.Read(p)
-	if (b.over || err != nil) && !b.ended {
-		b.ended = true
-		if err != nil && err != io.EOF {
-			if err = causeOr(b.ctx, err); b.ctx.Err() == nil || errors.As(err, new(*refusal.Refusal)) {
-				b.result.Code = refusalFor(err).Code
-			} else {
-				b.result.Code = clientClosed
-			}
-		}
-		b.finish()
-		if b.secrets != nil && b.secrets.Active() {
-			b.result.Redactions += scrubHeader(b.res.Trailer, b.secrets)
-		}
-		b.filterTrailer()
-		if b.result.End != nil {
-			b.result.End()
-		}
+	if b.over || err != nil {
+		err = b.end(err)
 	}
 	return n, err
+}
+
+// end tells, the first time, that the source has ended, with io.EOF, nil or
+// what went wrong. It returns the error with its reason.
+func (b *answerBody) end(err error) error {
+	if b.ended {
+		return err
+	}
+	b.ended = true
+	if err != nil && err != io.EOF {
+		if err = causeOr(b.ctx, err); b.ctx.Err() == nil || errors.As(err, new(*refusal.Refusal)) {
+			b.result.Code = refusalFor(err).Code
+		} else {
+			b.result.Code = clientClosed
+		}
+	}
+	b.finish()
+	if b.secrets != nil && b.secrets.Active() {
+		b.result.Redactions += scrubHeader(b.res.Trailer, b.secrets)
+	}
+	b.filterTrailer()
+	if b.result.End != nil {
+		b.result.End()
+	}
+	return err
 }
 
 // trailerNever are what may stand in a header and not behind a body: it would

@@ -7,13 +7,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
@@ -96,42 +94,14 @@ func (p *Proxy) Do(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 	c.within = proxyContext{Context: ctx, call: c}
 	plain := s.plain && !out.Upgrade
 	if plain {
-		c.within.borrow(s)
+		c.within.tell(s)
 		c.handsOver = !p.debugs
 	}
-	req := r.WithContext(&c.within)
-	// What the proxy sees, and may log, is the request as it goes out, less
-	// the secret. RoundTrip takes the client's headers from out.
-	req.Method = out.Method
-	if out.Upgrade {
-		req.Method = r.Method // CONNECT over HTTP/2 and HTTP/3, which the proxy knows what to do with
+	if c.handsOver && out.ContentLength >= 0 && r.Trailer == nil {
+		err = s.straight(w, r, c)
+	} else {
+		err = s.proxied(w, r, c)
 	}
-	req.URL = &url.URL{Path: pathOf(out.EscapedPath), RawPath: out.EscapedPath, RawQuery: out.RawQuery}
-	// The client's own may hold its token.
-	req.RequestURI = out.EscapedPath
-	if out.RawQuery != "" {
-		req.RequestURI += "?" + out.RawQuery
-	}
-	req.Host = s.tr.origin.Host
-	req.Header = make(http.Header, 8)
-	if plain {
-		// None of these goes out, so none need be made up.
-		req.Header["X-Forwarded-For"], req.Header["X-Forwarded-Host"], req.Header["X-Forwarded-Proto"] = nil, nil, nil
-	}
-	if te := out.Header["Te"]; te != nil {
-		req.Header["Te"] = te
-	}
-	if out.Upgrade && r.ProtoMajor == 1 {
-		req.Header["Connection"], req.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
-	}
-	if p := r.Header[":protocol"]; p != nil && out.Upgrade {
-		req.Header[":protocol"] = p
-	}
-	req.Body, req.ContentLength = out.Body, out.ContentLength
-	req.TransferEncoding = nil
-
-	err = s.handler.ServeHTTP(w, req, nothingNext)
-	c.within.giveBack()
 	if c.watch.interrupted.Load() {
 		if err != nil {
 			result.Code = refusalFor(err).Code
@@ -152,16 +122,6 @@ func (p *Proxy) Do(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 			zap.Error(refused.Cause))
 	}
 	return refused
-}
-
-var nothingNext = caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
-
-func pathOf(escaped string) string {
-	p, err := url.PathUnescape(escaped)
-	if err != nil {
-		return escaped
-	}
-	return p
 }
 
 // acquire returns the proxy of a compiled service, making it if this is the

@@ -44,32 +44,36 @@ func (p *proxyContext) Value(key any) any {
 	return p.Context.Value(key)
 }
 
-// borrow gives the proxy a replacer of its own, for a call through s. What
-// logs are made of is still known to the request's. The replacer is given back
-// only after a proxy that has returned: one that panics may still hold it.
-func (p *proxyContext) borrow(s *service) {
-	if outer, ok := p.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		dial, result := s.handler.Upstreams[0].Dial, p.call.result
-		outer.Map(func(name string) (any, bool) {
-			name, ok := strings.CutPrefix(name, proxyPlaceholders)
-			if !ok {
-				return nil, false
-			}
-			switch name {
-			case "upstream.hostport":
-				return dial, true
-			case "upstream.latency":
-				return result.Latency, true
-			case "upstream.latency_ms":
-				return result.Latency.Seconds() * 1e3, true
-			case "status_code":
-				return result.Status, result.Status != 0
-			}
-			return nil, false
-		})
+// tell makes known to what logs are made of what Caddy's proxy would, for a
+// call through s.
+func (p *proxyContext) tell(s *service) {
+	outer, ok := p.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return
 	}
-	p.repl = replacers.Get().(*caddy.Replacer)
+	dial, result := s.handler.Upstreams[0].Dial, p.call.result
+	outer.Map(func(name string) (any, bool) {
+		name, ok := strings.CutPrefix(name, proxyPlaceholders)
+		if !ok {
+			return nil, false
+		}
+		switch name {
+		case "upstream.hostport":
+			return dial, true
+		case "upstream.latency":
+			return result.Latency, true
+		case "upstream.latency_ms":
+			return result.Latency.Seconds() * 1e3, true
+		case "status_code":
+			return result.Status, result.Status != 0
+		}
+		return nil, false
+	})
 }
+
+// borrow gives the proxy a replacer of its own. It is given back only after a
+// proxy that has returned: one that panics may still hold it.
+func (p *proxyContext) borrow() { p.repl = replacers.Get().(*caddy.Replacer) }
 
 // giveBack gives the replacer back, once, if there is one. It stays known here:
 // a connection that is still being made may ask.

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"net"
 	"net/http"
@@ -148,6 +149,9 @@ type call struct {
 	watch  watch
 	room   [1]vault.Credential // for what Authorize returns
 
+	// answer is one that Caddy's proxy is to pass on, without asking for it.
+	answer *http.Response
+
 	streaming bool // counted in streams
 	pumps     bool // nothing of the service's says how the answer is copied
 	hints     int  // secrets found in 1xx answers
@@ -170,7 +174,28 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !ok { // a health check: no client, no secret
 		return t.HTTPTransport.RoundTrip(req)
 	}
+	res := c.answer
+	if c.answer = nil; res == nil {
+		var err error
+		if res, err = t.send(req.Context(), c, incoming{te: req.Header["Te"], body: req.Body, trailer: req.Trailer, length: req.ContentLength}); err != nil {
+			return nil, err
+		}
+	}
+	res.Request = req
+	return res, nil
+}
 
+// incoming is what of a request depends on the way it has come.
+type incoming struct {
+	te      []string // "trailers" or nothing
+	body    io.ReadCloser
+	trailer http.Header // filled in when the body is over
+	length  int64       // below 0 if it is not known
+}
+
+// send sends a call's request, with the secret, and returns the answer without
+// it.
+func (t *transport) send(ctx context.Context, c *call, in incoming) (*http.Response, error) {
 	escaped := t.inject.sendable(c.out.EscapedPath)
 	target, err := url.ParseRequestURI(escaped)
 	if err != nil || target.Host != "" || target.EscapedPath() != escaped {
@@ -188,8 +213,8 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if header["User-Agent"] == nil {
 		header["User-Agent"] = userAgent // nil would become Go's own
 	}
-	if te := req.Header["Te"]; te != nil { // Caddy has reduced it to "trailers"
-		header["Te"] = te
+	if in.te != nil {
+		header["Te"] = in.te
 	}
 	if c.out.Endpoint.Range && header["Range"] != nil || c.out.Method == http.MethodHead {
 		// Go's transport asks for gzip by itself everywhere else.
@@ -203,24 +228,24 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		header["Content-Type"] = []string{c.out.ContentType}
 	}
 
-	if req.Body != nil && c.out.Body == c.from.Body && httpguts.HeaderValuesContainsToken(c.out.Header["Expect"], "100-continue") {
+	if in.body != nil && c.out.Body == c.from.Body && httpguts.HeaderValuesContainsToken(c.out.Header["Expect"], "100-continue") {
 		header["Expect"] = expectContinue // the client has not sent its body yet
 	}
 	var trailer http.Header
-	if len(req.Trailer) > 0 {
-		trailer = t.filter.apply(req.Trailer, false, false)
+	if len(in.trailer) > 0 {
+		trailer = t.filter.apply(in.trailer, false, false)
 	}
 
 	c.watch.phase.Store(connecting)
 	attempt := &roundTrip{call: c, t: t}
-	ctx := attempt.traced(req.Context())
+	ctx = attempt.traced(ctx)
 	out := (&http.Request{
 		Method:        c.out.Method,
 		URL:           target,
 		Host:          t.origin.Host,
 		Header:        header,
-		Body:          c.requestBody(req.Body, req.Trailer, trailer),
-		ContentLength: req.ContentLength,
+		Body:          c.requestBody(in.body, in.trailer, trailer),
+		ContentLength: in.length,
 		Trailer:       trailer,
 		Proto:         "HTTP/1.1",
 		ProtoMajor:    1,
@@ -260,7 +285,6 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		c.result.Status = res.StatusCode
 		c.countStream()
-		res.Request = req
 		return res, nil
 	}
 	filterResponse(res.Header, t.passSetCookie)
@@ -297,7 +321,6 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		handOver(res, c.client.Header())
 		c.handedOver = true
 	}
-	res.Request = req
 	return res, nil
 }
 
