@@ -164,11 +164,13 @@ func (e *engine) open(s engineSettings, logger *zap.Logger) (*vault.State, error
 	if s.audit == nil {
 		s.audit = new(audit.Options)
 	}
+	log := *s.audit
+	log.Callers = func() int { return int(e.refs.Load()) } // and the configurations, which are few
 	st, err := vault.OpenState(context.Background(), vault.StateOptions{
 		DataDir:       e.dir,
 		ServicesDir:   s.servicesDir,
 		EncryptionKey: s.encryptionKey,
-		Audit:         *s.audit,
+		Audit:         log,
 		ParseService:  upstream.ParseService,
 		Logger:        logger,
 		Now:           time.Now,

@@ -81,6 +81,10 @@ type Options struct {
 	// finds, in their order. The line may not be kept.
 	Replay map[string]func(line []byte)
 
+	// Callers, if set, says how many there are that may be about to append:
+	// with many of them a synced batch gathers, for a millisecond at most.
+	Callers func() int
+
 	fs    fsys // for tests
 	index bool // with it, index all the same
 }

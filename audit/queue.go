@@ -55,6 +55,10 @@ type queue struct {
 	bytes atomic.Int64
 	limit int64
 	wake  chan struct{} // holds one
+
+	// waiting is how many entries have a caller that waits, and want how many
+	// of those the writer lets gather, which is awake then; 0: it does not.
+	waiting, want atomic.Int64
 }
 
 // queueClosed is the head of a queue that takes no more.
@@ -77,7 +81,12 @@ func (q *queue) push(p *pending, share int64) error {
 		}
 		p.next = head
 		if q.head.CompareAndSwap(head, p) {
-			if head == nil {
+			wake := head == nil
+			if p.waits {
+				n, want := q.waiting.Add(1), q.want.Load()
+				wake = wake || n == want || p.barrier && want > 0
+			}
+			if wake {
 				select {
 				case q.wake <- struct{}{}:
 				default:
@@ -96,15 +105,19 @@ func (q *queue) take() *pending {
 	}
 	head = q.head.Swap(nil)
 	var oldest *pending
-	var size int64
+	var size, waiting int64
 	for head != nil {
 		next := head.next
 		head.next = oldest
 		oldest = head
 		size += head.size()
+		if head.waits {
+			waiting++
+		}
 		head = next
 	}
 	q.bytes.Add(-size)
+	q.waiting.Add(-waiting)
 	return oldest
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"hash"
 	"io"
-	"runtime"
 	"time"
 
 	"go.uber.org/zap"
@@ -49,6 +48,7 @@ type writer struct {
 	dead error      // nothing is written any more
 
 	flushed uint64 // the last record of the last batch
+	gather  gathering
 
 	// unsynced names: the segment is in place, but perhaps only until a
 	// crash.
@@ -69,18 +69,13 @@ const (
 	maxTail   = 16 << 20        // lines not yet synced, before Async waits
 	syncTail  = 2 << 20         // when Async syncs early
 	keepTail  = 4 << 20         // buffer kept between batches
-	fullBatch = 6 << 10         // about ten records, worth a sync
 	syncAfter = time.Second / 2 // Async
 )
 
 func (w *writer) run() {
 	defer close(w.l.done)
 	for {
-		if w.l.queue.bytes.Load() < fullBatch {
-			// Whoever is about to write does so first: one sync serves them
-			// all. With nothing else to run this returns at once.
-			runtime.Gosched()
-		}
+		w.await()
 		w.l.busy.Store(max(1, int64(time.Since(w.l.start))))
 		if p := w.l.queue.take(); p != nil {
 			w.batch(p)
@@ -158,12 +153,17 @@ func (w *writer) batch(p *pending) {
 	if w.dead == nil {
 		w.checkClock(wall)
 	}
+	waiting := 0
 	for p != nil {
 		next := p.next
 		p.next = nil
+		if p.waits {
+			waiting++
+		}
 		w.admit(p, now)
 		p = next
 	}
+	w.gather.took(waiting, time.Now())
 	w.flush()
 }
 
