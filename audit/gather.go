@@ -17,11 +17,11 @@ type gathering struct {
 
 const (
 	// gatherFor is how long a batch gathers at most.
-	gatherFor = time.Millisecond
+	gatherFor = 3 * time.Millisecond
 
 	// gatherFew is how many callers must be expected in that time, and be
 	// there at all, for a batch to gather.
-	gatherFew = 4
+	gatherFew = 12
 
 	// gatherMost is how many callers a batch does not wait beyond.
 	gatherMost = 32
@@ -39,12 +39,12 @@ func (g *gathering) took(waiting int, now time.Time) {
 }
 
 // want is how many waiting callers make a batch, 0 if it is not to gather: of
-// those who are there, half.
+// those who are there, three quarters, for some are elsewhere.
 func (g *gathering) want(callers int) int64 {
 	if callers <= gatherFew || g.pace < gatherFew {
 		return 0
 	}
-	return int64(min(callers/2, gatherMost))
+	return int64(min(callers*3/4, gatherMost))
 }
 
 // await lets the next batch gather, if that is worth it.

@@ -27,7 +27,7 @@ func TestGather(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				l := open(t, Options{Dir: dir, Callers: tt.callers, Durability: tt.durability, CheckpointEvery: -1})
-				const callers, each = 32, 50
+				const callers, each = 32, 100
 				var wg sync.WaitGroup
 				for i := range callers {
 					wg.Go(func() {
@@ -39,7 +39,6 @@ func TestGather(t *testing.T) {
 					})
 				}
 				wg.Wait()
-				// Two dozen are written before so many are expected.
 				batches := l.Stats().Batches.Count
 				if few := batches < callers*each/8; few != tt.gathers {
 					t.Errorf("%d records in %d batches", callers*each, batches)
@@ -48,7 +47,7 @@ func TestGather(t *testing.T) {
 					t.Fatal(err)
 				}
 			})
-			if got := len(logLines(t, dir)); got != 32*50 {
+			if got := len(logLines(t, dir)); got != 32*100 {
 				t.Errorf("%d records", got)
 			}
 		})

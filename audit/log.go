@@ -82,7 +82,8 @@ type Options struct {
 	Replay map[string]func(line []byte)
 
 	// Callers, if set, says how many there are that may be about to append:
-	// with many of them a synced batch gathers, for a millisecond at most.
+	// with many of them a synced batch gathers, for three milliseconds at
+	// most.
 	Callers func() int
 
 	fs    fsys // for tests

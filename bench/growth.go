@@ -63,9 +63,8 @@ func growthTable(s *stage) (table, error) {
 		if err != nil {
 			return t, err
 		}
-		rate := median(ours, figures.rate)
 		t.add(c.name,
-			figure("%.0f", rate), atLeast("%.2f", rate/median(fews, figures.rate), 0.97),
+			figure("%.0f", median(ours, figures.rate)), atLeast("%.2f", ratio(ours, fews, figures.rate), 0.97),
 			atMost("%.1f s", (many.start-few.start).Seconds(), c.start), figure("%.1f s", (many.spent-few.spent).Seconds()),
 			mebibytes(memory), atMost("%.0f bytes", float64(much-little)/float64(c.n), c.each))
 		s.stop(c.on)

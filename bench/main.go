@@ -214,8 +214,8 @@ func callTable(s *stage) (table, error) {
 		}
 		rate, cpu := median(ours, figures.rate), median(ours, figures.cpu)
 		t.add(c.name,
-			figure("%.0f", rate), atLeast("%.2f", rate/median(bares, figures.rate), c.rate),
-			figure("%.0f µs", cpu), atMost("%.2f", cpu/median(bares, figures.cpu), c.cpu),
+			figure("%.0f", rate), atLeast("%.2f", ratio(ours, bares, figures.rate), c.rate),
+			figure("%.0f µs", cpu), atMost("%.2f", ratio(ours, bares, figures.cpu), c.cpu),
 			figure("%.2f ms", median(ours, figures.p50)), figure("%.2f ms", median(ours, figures.p99)),
 			mebibytes(s.vaults[c.on].memory("VmHWM")), figure("%.0f", float64(failed)))
 	}

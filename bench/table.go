@@ -116,6 +116,20 @@ func median(list []figures, of func(figures) float64) float64 {
 	for i, f := range list {
 		values[i] = of(f)
 	}
+	return middle(values)
+}
+
+// ratio is the median of what each round gives: its two sides are measured one
+// right after the other, and a machine may be faster or slower in the next.
+func ratio(list, beside []figures, of func(figures) float64) float64 {
+	values := make([]float64, len(list))
+	for i, f := range list {
+		values[i] = of(f) / of(beside[i])
+	}
+	return middle(values)
+}
+
+func middle(values []float64) float64 {
 	slices.Sort(values)
 	return values[len(values)/2]
 }
