@@ -36,15 +36,12 @@ func (s *service) straight(w http.ResponseWriter, r *http.Request, c *call) erro
 		return err
 	}
 	body := res.Body.(*answerBody)
-	if body.whole == nil || len(res.Trailer) > 0 {
+	if body.whole == nil || len(res.Trailer) > 0 || !c.handedOver {
 		c.answer = res
 		return s.proxied(w, r, c)
 	}
 
 	header := w.Header()
-	if !c.handedOver {
-		handOver(res, header)
-	}
 	delete(header, "Server")
 	header["Via"] = append(header["Via"], strconv.Itoa(res.ProtoMajor)+"."+strconv.Itoa(res.ProtoMinor)+" Caddy")
 	w.WriteHeader(res.StatusCode)
