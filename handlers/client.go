@@ -30,6 +30,9 @@ func serverAddr(r *http.Request) (addr netip.Addr, unix bool) {
 	if strings.HasPrefix(local.Network(), "unix") {
 		return netip.Addr{}, true
 	}
+	if tcp, ok := local.(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap(), false
+	}
 	ap, err := netip.ParseAddrPort(local.String())
 	if err != nil {
 		return netip.Addr{}, false
@@ -89,8 +92,8 @@ func (rq *request) clientText() string {
 // and names that lead to a loopback address though they are not loopback
 // names: DNS rebinding.
 func (rq *request) checkBrowser() *refusal.Refusal {
-	if addr, _ := serverAddr(rq.Request); addr.IsLoopback() {
-		if host := hostname(rq.Host); !loopbackName(host) && !rq.server.allowedHost(host) {
+	if host := hostname(rq.Host); !loopbackName(host) && !rq.server.allowedHost(host) {
+		if addr, _ := serverAddr(rq.Request); addr.IsLoopback() {
 			return refusal.New("HOST_DENIED", "this vault does not answer to the host name %q on a loopback address", printable(host, 128)).
 				WithHint("use 127.0.0.1, [::1] or localhost, or list the name in allowed_hosts")
 		}

@@ -16,8 +16,9 @@ import (
 )
 
 // smallBody is the largest body of known length that is read whole before it
-// is passed on, so that it can be sent with its length though a hit may change
-// it. Larger ones, and those that come bit by bit, are streamed.
+// is passed on: it can be sent with its length though a hit may change it, and
+// needs nothing that copies it bit by bit. Larger ones, and those that come so,
+// are streamed.
 const smallBody = 64 << 10
 
 // acceptEncoding is what upstreams are asked for where Go's transport does not
@@ -40,6 +41,14 @@ func (t *transport) answer(ctx context.Context, res *http.Response, c *call, sec
 		delete(res.Header, "Content-Length")
 	}
 	if secrets == nil || !secrets.Active() {
+		if length := res.ContentLength; hasBody && length >= 0 && length <= smallBody {
+			whole, err := readWhole(source, int(length))
+			if err != nil {
+				return causeOr(ctx, err)
+			}
+			body.is(whole)
+			return nil
+		}
 		body.r = source
 		if hasBody && c.pumps {
 			body.pump = newPump(res, c.client)
@@ -87,8 +96,7 @@ func (t *transport) answer(ctx context.Context, res *http.Response, c *call, sec
 		}
 		res.ContentLength = int64(len(clean))
 		res.Header["Content-Length"] = []string{strconv.Itoa(len(clean))}
-		body.whole, body.over = clean, true
-		body.r = bytes.NewReader(clean)
+		body.is(clean)
 		return nil
 	}
 
@@ -173,6 +181,12 @@ type answerBody struct {
 	pump  *pump  // nil if the proxy copies the body
 	left  []byte // what a client did not take of it
 	after error  // what comes after that
+}
+
+// is makes whole the body: the source has ended.
+func (b *answerBody) is(whole []byte) {
+	b.whole, b.over = whole, true
+	b.r = bytes.NewReader(whole)
 }
 
 // next returns what the scrubber has decided. When the source has ended it
