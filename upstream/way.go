@@ -45,9 +45,9 @@ func (s *service) straight(w http.ResponseWriter, r *http.Request, c *call) erro
 	delete(header, "Server")
 	header["Via"] = append(header["Via"], strconv.Itoa(res.ProtoMajor)+"."+strconv.Itoa(res.ProtoMinor)+" Caddy")
 	w.WriteHeader(res.StatusCode)
-	body.end(nil)
+	_ = body.end(nil) // it was read to its end
 	_, err = w.Write(body.whole)
-	_ = res.Body.Close() // it was read to its end
+	_ = res.Body.Close()
 	if err != nil {
 		panic(http.ErrAbortHandler) // as Caddy's proxy does: the client did not get all of it
 	}
