@@ -68,8 +68,8 @@ var queueClosed = new(pending)
 // limit that the kind of p may use up, in percent, so that one kind cannot
 // take the room of a more important one. After an error p is the caller's.
 func (q *queue) push(p *pending, share int64) error {
-	size := p.size()
-	if q.bytes.Add(size) > q.limit*share/100 && !p.barrier {
+	size, waits, barrier := p.size(), p.waits, p.barrier // it is the writer's once it is in
+	if q.bytes.Add(size) > q.limit*share/100 && !barrier {
 		q.bytes.Add(-size)
 		return &UnavailableError{Cause: errQueueFull}
 	}
@@ -82,9 +82,9 @@ func (q *queue) push(p *pending, share int64) error {
 		p.next = head
 		if q.head.CompareAndSwap(head, p) {
 			wake := head == nil
-			if p.waits {
+			if waits {
 				n, want := q.waiting.Add(1), q.want.Load()
-				wake = wake || n == want || p.barrier && want > 0
+				wake = wake || n == want || barrier && want > 0
 			}
 			if wake {
 				select {
