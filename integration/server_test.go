@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,7 +160,7 @@ http://:$PORT {
 			roll_disabled
 		}
 		format json
-		level DEBUG
+		level %[7]s
 	}
 	vault {
 		data_dir %[2]s
@@ -171,9 +172,13 @@ http://:$PORT {
 	}
 }
 %[5]s
-`, s.dir, s.data, s.services, s.conf.vault, strings.NewReplacer("$PORT2", s.port2, "$PORT", s.port, "$DIR", s.dir).Replace(sites), s.conf.global)
+`, s.dir, s.data, s.services, s.conf.vault, strings.NewReplacer("$PORT2", s.port2, "$PORT", s.port, "$DIR", s.dir).Replace(sites), s.conf.global, logLevel())
 	s.write(s.file, text)
 }
+
+// logLevel is DEBUG, which shows the most, unless CADDYVAULT_TEST_LOG says
+// otherwise: below it small answers go another way (docs/operations.md).
+func logLevel() string { return cmp.Or(os.Getenv("CADDYVAULT_TEST_LOG"), "DEBUG") }
 
 // freePorts returns ports of 127.0.0.1 that nobody listens on.
 func freePorts(t testing.TB, n int) []string {
