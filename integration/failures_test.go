@@ -52,7 +52,7 @@ func TestUpstreamFailures(t *testing.T) {
 		status          int
 		code            string
 	}{
-		{"down", "http://127.0.0.1:" + freePorts(t, 1)[0], "", 502, "UPSTREAM_UNREACHABLE"},
+		{"down", "http://127.0.0.1:1", "", 502, "UPSTREAM_UNREACHABLE"},
 		{"closes", says(""), "", 502, "UPSTREAM_UNREACHABLE"},
 		{"certificate", secure.URL, "", 502, "UPSTREAM_TLS"},
 		{"no-tls", strings.Replace(s.up.URL, "http://", "https://", 1), "", 502, "UPSTREAM_TLS"},
