@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// gathering decides how long the writer lets records gather that it writes and
-// syncs as one batch. Where many callers come one upon the other, a sync for
-// each few of them costs more than what they wait for one that is for many,
-// and the processor works for others in the meantime.
+// gathering decides how long the writer lets records gather before it writes
+// and syncs them. Where many callers come one upon the other, the processor is
+// what is short, and one sync for many of them takes less of it than one for
+// each few.
 type gathering struct {
-	pace  float64   // callers that wait, in gatherFor, of late
+	pace  float64   // how many callers came to wait in gatherFor, of late
 	taken time.Time // the last batch
 	timer *time.Timer
 }
@@ -31,7 +31,7 @@ const (
 )
 
 // took notes that a batch was taken in which so many callers wait.
-func (g *gathering) took(waiting int, now time.Time) {
+func (g *gathering) took(waiting int64, now time.Time) {
 	if since := now.Sub(g.taken); since > 0 {
 		g.pace += (float64(waiting)*float64(gatherFor)/float64(since) - g.pace) / 8
 	}

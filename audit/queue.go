@@ -97,15 +97,15 @@ func (q *queue) push(p *pending, share int64) error {
 	}
 }
 
-// take empties the queue and returns the oldest entry, linked to the newer.
-func (q *queue) take() *pending {
+// take empties the queue and returns the oldest entry, linked to the newer, and
+// how many of them have a caller that waits.
+func (q *queue) take() (oldest *pending, waiting int64) {
 	head := q.head.Load()
 	if head == nil || head == queueClosed {
-		return nil
+		return nil, 0
 	}
 	head = q.head.Swap(nil)
-	var oldest *pending
-	var size, waiting int64
+	var size int64
 	for head != nil {
 		next := head.next
 		head.next = oldest
@@ -118,7 +118,7 @@ func (q *queue) take() *pending {
 	}
 	q.bytes.Add(-size)
 	q.waiting.Add(-waiting)
-	return oldest
+	return oldest, waiting
 }
 
 // close closes the queue if it is empty.

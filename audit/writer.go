@@ -77,7 +77,8 @@ func (w *writer) run() {
 	for {
 		w.await()
 		w.l.busy.Store(max(1, int64(time.Since(w.l.start))))
-		if p := w.l.queue.take(); p != nil {
+		if p, waiting := w.l.queue.take(); p != nil {
+			w.gather.took(waiting, time.Now())
 			w.batch(p)
 			continue
 		}
@@ -153,17 +154,12 @@ func (w *writer) batch(p *pending) {
 	if w.dead == nil {
 		w.checkClock(wall)
 	}
-	waiting := 0
 	for p != nil {
 		next := p.next
 		p.next = nil
-		if p.waits {
-			waiting++
-		}
 		w.admit(p, now)
 		p = next
 	}
-	w.gather.took(waiting, time.Now())
 	w.flush()
 }
 

@@ -212,6 +212,10 @@ func (b *answerBody) end(err error) error {
 		} else {
 			b.result.Code = clientClosed
 		}
+	} else if r, ok := errors.AsType[*refusal.Refusal](context.Cause(b.ctx)); ok && b.whole == nil {
+		// The call was cut, and its client with it, when the last of the
+		// answer was on its way.
+		b.result.Code = r.Code
 	}
 	b.finish()
 	if b.secrets != nil && b.secrets.Active() {

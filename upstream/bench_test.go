@@ -27,15 +27,7 @@ func BenchmarkDo(b *testing.B) {
 		_, _ = io.WriteString(w, `{"full_name":"octocat/Hello-World"}`)
 	}))
 	defer up.Close()
-	ctx, err := caddy.ProvisionContext(&caddy.Config{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	p, err := New(ctx, nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer p.Close()
+	p := newProxy(b)
 	svc := compile(b, "svc", up.URL, "")
 	b.ReportAllocs()
 	for b.Loop() {

@@ -50,7 +50,8 @@ type gateway struct {
 	cut     atomic.Pointer[context.CancelCauseFunc] // of the call that came last
 }
 
-func newGateway(t *testing.T, upstream, settings string) (*gateway, *httptest.Server) {
+// newProxy returns a Proxy under an empty configuration of Caddy's.
+func newProxy(t testing.TB) *Proxy {
 	t.Helper()
 	ctx, err := caddy.ProvisionContext(&caddy.Config{})
 	if err != nil {
@@ -61,6 +62,12 @@ func newGateway(t *testing.T, upstream, settings string) (*gateway, *httptest.Se
 		t.Fatal(err)
 	}
 	t.Cleanup(p.Close)
+	return p
+}
+
+func newGateway(t *testing.T, upstream, settings string) (*gateway, *httptest.Server) {
+	t.Helper()
+	p := newProxy(t)
 	g := &gateway{
 		t: t, proxy: p, service: compile(t, "svc", upstream, settings),
 		results: make(chan *vault.Result, 256), refused: make(chan *refusal.Refusal, 256),

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/caddyvault/caddyvault/refusal"
@@ -111,15 +110,7 @@ func testCertificate() string {
 
 // TestSettingsThatHold makes the proxies of services that are let through.
 func TestSettingsThatHold(t *testing.T) {
-	ctx, err := caddy.ProvisionContext(&caddy.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := New(ctx, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Close()
+	p := newProxy(t)
 	cert := testCertificate()
 	for _, settings := range []string{
 		`{}`,

@@ -32,15 +32,7 @@ func TestTemplatesOnTheWire(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWire(t, nil)
 			svc := standIn(t, name, w.addr)
-			ctx, err := caddy.ProvisionContext(&caddy.Config{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			p, err := New(ctx, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer p.Close()
+			p := newProxy(t)
 			var got strings.Builder
 			seen := map[string]bool{}
 			for _, action := range svc.Actions() {

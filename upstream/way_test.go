@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -10,7 +11,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/vault"
 )
 
 // TestBothWays: what was read whole is written without Caddy's proxy, and
@@ -88,6 +93,7 @@ func TestBothWays(t *testing.T) {
 	straight, site := newGateway(t, upstream, "")
 	proxied, proxiedSite := newGateway(t, upstream, "")
 	proxied.proxy.debugs = true
+	asked := countProxied(t, straight)
 	date := regexp.MustCompile(`Date: [^\r]*`)
 
 	// ask returns what went to the upstream, what came back, and what is
@@ -119,7 +125,11 @@ func TestBothWays(t *testing.T) {
 			t.Run(kind+" "+name, func(t *testing.T) {
 				request := fmt.Sprintf(request, url.PathEscape(name))
 				want := ask(proxied, proxiedSite.URL, request)
+				before := asked.Load()
 				got := ask(straight, site.URL, request)
+				if name == "small" && kind == "GET" && asked.Load() != before || name == "events" && kind == "GET" && asked.Load() == before {
+					t.Error("it went the other way")
+				}
 				for i, what := range [...]string{"sent", "answer", "result"} {
 					if got[i] != want[i] {
 						t.Errorf("%s: %.600q\nthrough the proxy: %.600q", what, got[i], want[i])
@@ -130,6 +140,61 @@ func TestBothWays(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// countProxied counts what Caddy's proxy asks of a gateway's transport.
+func countProxied(t *testing.T, g *gateway) *atomic.Int64 {
+	t.Helper()
+	s, err := g.proxy.acquire(g.service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.release()
+	n := new(atomic.Int64)
+	s.handler.Transport = countingTransport{s.tr, n}
+	return n
+}
+
+type countingTransport struct {
+	http.RoundTripper
+	n *atomic.Int64
+}
+
+func (c countingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	c.n.Add(1)
+	return c.RoundTripper.RoundTrip(r)
+}
+
+// TestCutAsItEnds: a call that is cut while the last of a streamed answer is on
+// its way did not end by itself, for its client is cut as well. One that was
+// read whole is written, and did.
+func TestCutAsItEnds(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		cut   error
+		whole bool
+		code  string
+	}{
+		{"not cut", nil, false, ""},
+		{"cut", refusal.New("SESSION_REVOKED", ""), false, "SESSION_REVOKED"},
+		{"cut, and whole", refusal.New("SESSION_REVOKED", ""), true, ""},
+		{"the client is gone", context.Canceled, false, ""},
+	} {
+		ctx, cut := context.WithCancelCause(t.Context())
+		if tt.cut != nil {
+			cut(tt.cut)
+		}
+		ends := 0
+		result := &vault.Result{End: func() { ends++ }}
+		b := &answerBody{ctx: ctx, res: new(http.Response), result: result, r: strings.NewReader("the last")}
+		if tt.whole {
+			b.is([]byte("the last"))
+		}
+		if _, err := io.ReadAll(b); err != nil || result.Code != tt.code || ends != 1 {
+			t.Errorf("%s: %q, %v, %d ends", tt.name, result.Code, err, ends)
+		}
+		cut(nil)
 	}
 }
 
