@@ -156,6 +156,9 @@ func TestAgentFilesBetweenRuns(t *testing.T) {
 	if code != "" || v.callCode(raw, "one", `{"x":1}`) != "" {
 		t.Fatalf("a new agent: %s", code)
 	}
+	// The true one ends first: it would find the file, which is there.
+	v.stop()
+	v.background.Wait()
 	if err := v.loadAgents(t.Context(), emptyStore{v.store}); err != nil {
 		t.Fatal(err)
 	}
