@@ -38,8 +38,9 @@ var parts = []packageParts{
 		{name: "the same, 1,000,000 live revocations", bench: "VerifyRevocations/depth=0", unit: "ns/op", show: "%.0f ns", times: 1, aim: 300},
 		{name: "check of a DPoP proof and its token", bench: "Proof/ES256", unit: "ns/op", show: "%.0f µs", times: 1e-3},
 	}},
-	{"token", "^BenchmarkVerifyFirst$/^EdDSA$", 5, []part{
+	{"token", "^BenchmarkVerify(First|Signed)$/^EdDSA$", 5, []part{
 		{name: "first look at a token, EdDSA", bench: "VerifyFirst/EdDSA", unit: "ns/op", show: "%.0f µs", times: 1e-3, aim: 60},
+		{name: "the same, of one that this process signed", bench: "VerifySigned/EdDSA", unit: "ns/op", show: "%.0f µs", times: 1e-3},
 	}},
 	{"policy", "^BenchmarkMatchAmongServices$/^v1$/^resource19$", 3, []part{
 		{name: "match among 10,000 services of 100 endpoints", bench: "MatchAmongServices/v1/resource19/abc/items/def", unit: "ns/op", show: "%.2f µs", times: 1e-3, aim: 2},

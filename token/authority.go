@@ -73,6 +73,7 @@ type Authority struct {
 	tables atomic.Pointer[tables]
 	mu     sync.Mutex // of those who make new tables
 	cache  *cache     // nil if nothing is remembered
+	signed *signed    // nil, too
 }
 
 // tables are the keys at one time; they never change.
@@ -88,10 +89,10 @@ type tables struct {
 	until int64
 }
 
-// verifier is one key with the parser that accepts its algorithm only.
+// verifier is one key with what is asked of the claims that it signed.
 type verifier struct {
 	key    *material
-	parser *jwt.Parser
+	claims *jwt.Validator
 	issued bool // the issuer claim is required
 }
 
@@ -167,7 +168,7 @@ func emptyAuthority(o Options) (*Authority, error) {
 	}
 	a := &Authority{opts: o}
 	if o.CacheBytes > 0 {
-		a.cache = newCache(o.CacheBytes)
+		a.cache, a.signed = newCache(o.CacheBytes), newSigned()
 	}
 	return a, nil
 }
@@ -213,23 +214,21 @@ func (t *tables) holds(view *ringView, now time.Time) bool {
 	return t != nil && t.gen == view.gen && now.UnixNano() < t.until
 }
 
-// newVerifier turns on every check that the library has. The same checks, and
-// those that it lacks, are in wireClaims.check.
+// newVerifier turns on every check of claims that the library has. The same
+// checks, and those that it lacks, are in wireClaims.check.
 func newVerifier(k *material, o Options) *verifier {
 	v := &verifier{key: k, issued: k.kid != ""}
 	opts := []jwt.ParserOption{
-		jwt.WithValidMethods([]string{k.method.Alg()}),
 		jwt.WithAudience(o.Audience),
 		jwt.WithExpirationRequired(),
 		jwt.WithIssuedAt(),
 		jwt.WithLeeway(o.Leeway),
 		jwt.WithTimeFunc(o.Now),
-		jwt.WithStrictDecoding(),
 	}
 	if v.issued {
 		opts = append(opts, jwt.WithIssuer(o.Issuer))
 	}
-	v.parser = jwt.NewParser(opts...)
+	v.claims = jwt.NewValidator(opts...)
 	return v
 }
 

@@ -123,6 +123,14 @@ func TestIssueVerify(t *testing.T) {
 			if got, want := fmt.Sprint(v.Claims), fmt.Sprint(want); got != want {
 				t.Errorf("claims:\n got %s\nwant %s", got, want)
 			}
+			// One that has not signed it verifies the signature.
+			other, r := newAuthority(t, key, nil, testOptions(clock)).Verify(raw)
+			if r != nil {
+				t.Fatal(r)
+			}
+			if got, want := fmt.Sprint(other.Claims), fmt.Sprint(v.Claims); got != want {
+				t.Errorf("elsewhere: claims:\n got %s\nwant %s", got, want)
+			}
 			again, _ := a.Verify(strings.Clone(raw))
 			if again != v {
 				t.Error("the second look was not answered from memory")
@@ -202,15 +210,18 @@ func TestTimes(t *testing.T) {
 		{"long past", exp + 1e6, "TOKEN_EXPIRED"},
 	}
 	for _, tt := range tests {
-		for _, warm := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, remembered %t", tt.name, warm), func(t *testing.T) {
+		for _, how := range []string{"signed elsewhere", "signed here", "remembered"} {
+			t.Run(tt.name+", "+how, func(t *testing.T) {
 				clock := &testClock{testNow}
 				a := newAuthority(t, edKey(t), nil, testOptions(clock))
 				raw, err := a.Issue(testClaims())
 				if err != nil {
 					t.Fatal(err)
 				}
-				if warm {
+				switch how {
+				case "signed elsewhere":
+					a = newAuthority(t, edKey(t), nil, testOptions(clock))
+				case "remembered":
 					if _, r := a.Verify(raw); r != nil {
 						t.Fatal(r)
 					}

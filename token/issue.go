@@ -190,5 +190,7 @@ func (a *Authority) Sign(c Claims) (string, Key, error) {
 	if len(raw) > MaxLength {
 		return "", Key{}, fmt.Errorf("issue token: %w", ErrTooLong)
 	}
-	return string(raw), Key{key}, nil
+	text := string(raw)
+	a.signed.add(text)
+	return text, Key{key}, nil
 }

@@ -22,9 +22,9 @@ type wireClaims struct {
 	narrow                      *narrowClaims // nil if it has none of them
 }
 
-// UnmarshalJSON reads the payload. Claims that it does not know are ignored
+// read reads the payload. Claims that it does not know are ignored
 // (RFC 7519, section 4). What narrows a token is in narrowclaims.go.
-func (w *wireClaims) UnmarshalJSON(data []byte) error {
+func (w *wireClaims) read(data []byte) error {
 	return strict.Whole(data, func(d *jsontext.Decoder, name string) error {
 		var ok bool
 		switch name {
