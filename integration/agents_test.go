@@ -133,39 +133,54 @@ func TestAgentKeys(t *testing.T) {
 	s.addAgent("tony", "")
 }
 
-// TestAgentStreamCut disables an agent with a call under way.
+// TestAgentStreamCut changes the record of an agent with a call under way.
 func TestAgentStreamCut(t *testing.T) {
 	t.Parallel()
-	s := agentVault(t)
-	release := make(chan struct{})
-	s.up.answer(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, "first")
-		_ = http.NewResponseController(w).Flush()
-		select {
-		case <-release:
-		case <-r.Context().Done():
-		}
-	})
-	defer close(release)
-	key := s.addAgent("tony", `,"groups":["crew"]`)
-	got := s.issueWith(`"service":"crew","scope":["a"]`, bearer(key))
-	req, err := http.NewRequest("GET", s.base+"/proxy/crew/slow", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bearer(got.Token)(req)
-	res, err := s.client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	first := make([]byte, 5)
-	if _, err := io.ReadFull(res.Body, first); err != nil || res.StatusCode != 200 {
-		t.Fatalf("%d %s, %v", res.StatusCode, first, err)
-	}
-	s.admin("disableAgent", `{"agentId":"tony"}`)
-	if rest, err := io.ReadAll(res.Body); err == nil {
-		t.Errorf("the stream ended well, with %q", rest)
+	for _, c := range []struct{ name, route, change, code string }{
+		{"switched off", "disableAgent", "", "AGENT_DISABLED"},
+		{"ended", "updateAgent", `,"expiresAt":1000`, "AGENT_EXPIRED"},
+		{"to be bound from now on", "updateAgent", `,"binding":"any"`, "TOKEN_BINDING_REQUIRED"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := agentVault(t)
+			release := make(chan struct{})
+			s.up.answer(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.WriteString(w, "first")
+				_ = http.NewResponseController(w).Flush()
+				select {
+				case <-release:
+				case <-r.Context().Done():
+				}
+			})
+			defer close(release)
+			key := s.addAgent("tony", `,"groups":["crew"]`)
+			got := s.issueWith(`"service":"crew","scope":["a"]`, bearer(key))
+			req, err := http.NewRequest("GET", s.base+"/proxy/crew/slow", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bearer(got.Token)(req)
+			_, from := s.auditLog(0)
+			res, err := s.client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			first := make([]byte, 5)
+			if _, err := io.ReadFull(res.Body, first); err != nil || res.StatusCode != 200 {
+				t.Fatalf("%d %s, %v", res.StatusCode, first, err)
+			}
+			// What does not concern the token changes nothing for its call.
+			s.admin("updateAgent", `{"agentId":"tony","groups":["crew","more"]}`)
+			s.admin(c.route, `{"agentId":"tony"`+c.change+`}`)
+			if rest, err := io.ReadAll(res.Body); err == nil {
+				t.Errorf("the stream ended well, with %q", rest)
+			}
+			if end := s.endOfCall(t, from); end.text("error") != c.code {
+				t.Errorf("recorded as %q, want %q", end.text("error"), c.code)
+			}
+		})
 	}
 }
 

@@ -248,9 +248,13 @@ func (st *State) demandedBinding(id string) string {
 	return ""
 }
 
-// bindingHolds reports whether a token is bound as its agent's record demands.
-func bindingHolds(demanded agents.Binding, have *token.Binding) bool {
-	switch demanded {
+// bindingHolds reports whether a token is bound as its agent's record demands,
+// if there is one.
+func bindingHolds(a *agents.Agent, have *token.Binding) bool {
+	if a == nil {
+		return true
+	}
+	switch a.Binding {
 	case agents.NotBound:
 		return true
 	case agents.DPoP:

@@ -166,13 +166,8 @@ func proofInvalid(detail string, args ...any) *refusal.Refusal {
 		WithChallenge(`DPoP error="invalid_dpop_proof", algs="` + token.ProofAlgorithms + `"`)
 }
 
-// checkHolder checks that a request shows what its token is bound to, and that
-// this is what the agent's record demands now.
+// checkHolder checks that a request shows what its token is bound to.
 func (v *Vault) checkHolder(t *token.Verified, raw string, src HolderSource) *refusal.Refusal {
-	if a := v.agents.get(t.Subject); a != nil && !bindingHolds(a.Binding, t.Bound) {
-		return bindingRequired("the token is not bound as its agent's tokens have to be now").
-			WithHint("ask for a new token, with what to bind it to: %s", a.Binding).WithChallenge(`Bearer error="invalid_token"`)
-	}
 	if t.Bound == nil {
 		if src != nil && src.SaysDPoP() {
 			return refusal.New("TOKEN_INVALID", "the token is not bound to a DPoP key").
@@ -199,8 +194,19 @@ func (v *Vault) checkHolder(t *token.Verified, raw string, src HolderSource) *re
 	return refused
 }
 
+// unbound is the code where a token has no holder, or another one than shows.
+const unbound = "TOKEN_BINDING_REQUIRED"
+
+// boundOtherwise refuses a token of an agent whose tokens have to be bound in
+// another way since.
+func boundOtherwise() *refusal.Refusal {
+	return bindingRequired("the token is not bound as its agent's tokens have to be now").
+		WithHint("ask for a new token, and show a DPoP proof or the client certificate with it, as the agent's record demands").
+		WithChallenge(`Bearer error="invalid_token"`)
+}
+
 func bindingRequired(detail string) *refusal.Refusal {
-	return refusal.New("TOKEN_BINDING_REQUIRED", "%s", detail).WithHint("only the holder of what it is bound to can use it")
+	return refusal.New(unbound, "%s", detail).WithHint("only the holder of what it is bound to can use it")
 }
 
 // Kinds of binding that a request asks for or an agent's record demands.

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"math/big"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -426,5 +427,49 @@ func TestProofMemory(t *testing.T) {
 	clock = clock.Add(3 * proofAge)
 	if fresh, room := p.use("key", "0"); !fresh || !room {
 		t.Error("remembered for ever")
+	}
+}
+
+// TestBindingDemanded has an agent's record demand another binding than the
+// agent's tokens have.
+func TestBindingDemanded(t *testing.T) {
+	v := newTestVault(t)
+	tls := shown{Holder_: Holder{Method: "POST", URL: callURL, Certificate: strings.Repeat("A", 43)}}
+	p := newProver(t, "EdDSA")
+	tokens := map[string]string{}
+	for name, c := range map[string]struct {
+		bind string
+		h    HolderSource
+	}{"none": {}, "mtls": {BindMTLS, tls}, "dpop": {BindDPoP, holding(p.raw(p.header(), good("")))}} {
+		res, refused := v.Issue(t.Context(), local, IssueRequest{Service: "api", Scope: []string{"s1"}, Context: token.Context{AgentID: "a"}, Holder: c.h, Bind: c.bind}, new(audit.Record))
+		if refused != nil {
+			t.Fatal(refused)
+		}
+		tokens[name] = res.Token
+	}
+	if _, refused := v.AddAgent(t.Context(), "a", AgentChange{}, new(audit.Record)); refused != nil {
+		t.Fatal(refused)
+	}
+	for demanded, good := range map[string][]string{"": {"none", "mtls", "dpop"}, "any": {"mtls", "dpop"}, "mtls": {"mtls"}, "dpop": {"dpop"}} {
+		if refused := v.UpdateAgent(t.Context(), "a", AgentChange{Binding: &demanded}, new(audit.Record)); refused != nil {
+			t.Fatal(refused)
+		}
+		for name, raw := range tokens {
+			parsed, refused := v.tokens.Verify(raw)
+			if refused != nil {
+				t.Fatal(refused)
+			}
+			want := "TOKEN_BINDING_REQUIRED"
+			if slices.Contains(good, name) {
+				want = ""
+			}
+			// This is what cuts calls and guards records.
+			if code := v.revoked(parsed.Ext.(*tokenKeys)); code != want {
+				t.Errorf("%s is demanded, bound %s: %q, want %q", demanded, name, code, want)
+			}
+			if info, _ := v.Introspect(local, true, raw); info.Active != (want == "") {
+				t.Errorf("%s is demanded, bound %s: active %t", demanded, name, info.Active)
+			}
+		}
 	}
 }

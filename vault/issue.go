@@ -117,15 +117,16 @@ func (v *Vault) sign(ctx context.Context, claims token.Claims, rec *audit.Record
 		claims.ExpiresAt = a.ExpiresAt // no token outlives its agent
 	}
 	keys := v.revocationKeys(&claims)
-	if code := v.revoked(keys); code != "" {
+	switch code := v.revoked(keys); code {
+	case "":
+	case unbound:
+		return nil, bindingRequired("tokens of this agent are bound to their holder, who has to show what to bind them to").
+			WithHint("what is demanded: %s", v.demandedBinding(claims.Subject))
+	default:
 		return nil, revokedRefusal(code)
 	}
 	if claims.ExpiresAt.Unix() <= claims.IssuedAt.Unix() {
 		return nil, revokedRefusal("AGENT_EXPIRED")
-	}
-	if a := v.agents.get(claims.Subject); a != nil && !bindingHolds(a.Binding, claims.Bound) {
-		return nil, refusal.New("TOKEN_BINDING_REQUIRED", "tokens of this agent are bound to their holder, who has to show what to bind them to").
-			WithHint("what is demanded: %s", a.Binding)
 	}
 	v.noteUse(claims.Subject, v.now())
 	raw, key, err := v.tokens.Sign(claims)

@@ -150,8 +150,9 @@ type tokenKeys struct {
 	limits limits             // the budgets that its calls count against
 
 	agent     string
-	agents    []string // those of the tokens above, if they are others
-	ancestors []string // the ids of those tokens, the parent first
+	bound     *token.Binding // to what the token is bound, if to anything
+	agents    []string       // those of the tokens above, if they are others
+	ancestors []string       // the ids of those tokens, the parent first
 
 	key token.Key // that signed it
 }
@@ -181,7 +182,7 @@ const (
 )
 
 func (st *State) revocationKeys(c *token.Claims) *tokenKeys {
-	keys := &tokenKeys{key: c.Key, agent: c.Subject}
+	keys := &tokenKeys{key: c.Key, agent: c.Subject, bound: c.Bound}
 	set := st.revocations
 	for i, id := range [3]string{c.ID, c.Context.SessionID, c.Context.TaskID} {
 		keys.own[2*i] = set.Key(revocationKinds[i], id)
@@ -223,8 +224,9 @@ func (st *State) revocationKeys(c *token.Claims) *tokenKeys {
 }
 
 // revoked returns the code of the first reason for which a token does nothing
-// any more, or "": it or one above it is revoked, or an agent of theirs is
-// disabled or has ended.
+// any more, or "": it or one above it is revoked, an agent of theirs is
+// disabled or has ended, or it is not bound as its agent's tokens have to be
+// now.
 func (st *State) revoked(keys *tokenKeys) string {
 	if keys.key.Dead() {
 		return "TOKEN_REVOKED"
@@ -246,10 +248,16 @@ func (st *State) revoked(keys *tokenKeys) string {
 			return code
 		}
 	}
+	if !bindingHolds(st.agents.get(keys.agent), keys.bound) {
+		return unbound
+	}
 	return ""
 }
 
 func revokedRefusal(code string) *refusal.Refusal {
+	if code == unbound {
+		return boundOtherwise()
+	}
 	what, how, _ := strings.Cut(code, "_")
 	if how == "EXPIRED" {
 		return refusal.New(code, "this "+strings.ToLower(what)+" has expired")
