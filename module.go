@@ -197,7 +197,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.mirror, err = newMirror(ctx, a.Audit); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
-	a.vaultConf.Upstream, a.vaultConf.Meter = a.proxy, metrics
+	a.vaultConf.Upstream, a.vaultConf.Meter, a.vaultConf.CheckService = a.proxy, metrics, a.proxy.Check
 	if err := metrics.register(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
@@ -325,6 +325,7 @@ func (a *App) Start() error {
 	a.engine.useMirror(a.mirror, a.logger)
 	a.mirroring = true
 	a.startIssuers()
+	go a.proxy.Refresh(v.Policies())
 	return nil
 }
 
@@ -372,6 +373,9 @@ func (a *App) openOn(e *engine) (*vault.Vault, error) {
 	if a.cancel == nil {
 		forget, release := st.OnServiceChange(func(name string) {
 			a.proxy.Forget(name)
+			if svc := v.Policy(name); svc != nil {
+				a.proxy.Prepare(svc)
+			}
 			if !st.Has(name) {
 				metrics.forget(name)
 			}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -96,6 +97,9 @@ func checkServices(r *report, dir string, secrets map[string]bool) {
 		}
 		svc, err := upstream.ParseService(name, b)
 		if err != nil {
+			if cause := store.Cause(err); cause != nil {
+				err = fmt.Errorf("%s: %w", err, cause)
+			}
 			r.problem("service %s: %s", name, err)
 			continue
 		}

@@ -41,6 +41,10 @@ type Compiled struct {
 	// for a service without a secret.
 	Places []Place
 
+	// Outside is what the one who sends calls to the service knows of what
+	// ReverseProxy names: nothing to this package.
+	Outside any
+
 	basePath      string
 	pathSecret    bool // basePath has a {secret}
 	pathRef       string

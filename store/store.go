@@ -55,6 +55,20 @@ type Entry struct {
 	Err error
 }
 
+// ErrElsewhere is wrapped by an error of a file that is right in itself and
+// names what cannot be used: that may be mended with the file untouched, so a
+// driver looks at it again every so often.
+var ErrElsewhere = errors.New("what is named elsewhere cannot be used")
+
+// Cause returns what a server's log has of such an error beside its text, nil
+// for another error.
+func Cause(err error) error {
+	if !errors.Is(err, ErrElsewhere) {
+		return nil
+	}
+	return errors.Unwrap(err)
+}
+
 // Expired reports whether the entry has stopped existing at now.
 func (e Entry) Expired(now time.Time) bool {
 	return !e.Expires.IsZero() && !now.Before(e.Expires)

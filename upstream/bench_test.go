@@ -74,7 +74,7 @@ func BenchmarkServices(b *testing.B) {
 		}
 		memory, goroutines := measure()
 		for _, svc := range all {
-			s, err := p.acquire(svc)
+			s, err := p.acquire(b.Context(), svc)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/caddyserver/caddy/v2/modules/caddypki"
 	"go.uber.org/zap"
 
 	"github.com/caddyvault/caddyvault/policy"
@@ -25,8 +27,8 @@ import (
 const streamCloseDelay = 5 * time.Minute
 
 // Proxy sends calls out. It keeps one reverse proxy a service, made on the
-// service's first call and dropped when the service changes or the
-// configuration ends. It implements vault.Upstream.
+// service's first call, in memory alone, and dropped when the service changes
+// or the configuration ends. It implements vault.Upstream.
 type Proxy struct {
 	ctx     caddy.Context
 	shared  caddy.Context // see contextFor
@@ -34,12 +36,15 @@ type Proxy struct {
 	debugs  bool // Caddy's proxy logs the headers of answers
 	allowed []netip.Prefix
 
-	services sync.Map // name → *service
+	services sync.Map // name → *slot
+	closed   atomic.Bool
 
-	// provision serialises what Caddy's modules do to their shared parent
-	// when they are provisioned, and guards closed.
+	// provision serialises what provisioning does to what Caddy's proxies
+	// share, its metrics. Nothing is waited for that is not in memory.
 	provision sync.Mutex
-	closed    bool
+
+	// cas are the certificate authorities of Caddy's configuration.
+	cas func() map[string]*caddypki.CA
 }
 
 // New returns a Proxy whose services live no longer than ctx. allowed are
@@ -51,7 +56,9 @@ func New(ctx caddy.Context, allowed []netip.Prefix) (*Proxy, error) {
 		return nil, err
 	}
 	shared, _ := caddy.NewContext(ctx) // it ends with ctx
-	return &Proxy{ctx: ctx, shared: shared, logger: ctx.Logger(), debugs: caddy.Log().Core().Enabled(zap.DebugLevel), allowed: allowed}, nil
+	p := &Proxy{ctx: ctx, shared: shared, logger: ctx.Logger(), debugs: caddy.Log().Core().Enabled(zap.DebugLevel), allowed: allowed}
+	p.cas = sync.OnceValue(p.configuredCAs)
+	return p, nil
 }
 
 // service is the reverse proxy of one compiled service, and the number of
@@ -72,10 +79,18 @@ type service struct {
 
 // Do implements vault.Upstream.
 func (p *Proxy) Do(ctx context.Context, w http.ResponseWriter, r *http.Request, out *vault.Outbound, result *vault.Result) *refusal.Refusal {
-	s, err := p.acquire(out.Service)
+	s, err := p.acquire(ctx, out.Service)
 	if err != nil {
-		p.logger.Error("service cannot be proxied to", zap.String("service", out.Service.Name), zap.Error(err))
-		return refusal.New(refusal.Internal, "the service's proxy could not be set up").WithCause(err)
+		refused, ok := errors.AsType[*refusal.Refusal](err)
+		if !ok && errors.Is(err, context.Canceled) {
+			result.Code = clientClosed
+			w.WriteHeader(statusClientClosed)
+			return nil
+		}
+		if !ok {
+			refused = refusalFor(err)
+		}
+		return refused
 	}
 	defer s.release()
 
@@ -124,42 +139,6 @@ func (p *Proxy) Do(ctx context.Context, w http.ResponseWriter, r *http.Request, 
 	return refused
 }
 
-// acquire returns the proxy of a compiled service, making it if this is the
-// first call since the service was loaded or changed.
-func (p *Proxy) acquire(svc *policy.Compiled) (*service, error) {
-	if v, ok := p.services.Load(svc.Name); ok {
-		if s := v.(*service); s.compiled == svc && s.hold() {
-			return s, nil
-		}
-	}
-
-	p.provision.Lock()
-	defer p.provision.Unlock()
-	var old *service
-	if v, ok := p.services.Load(svc.Name); ok {
-		old = v.(*service)
-		if old.compiled == svc && old.hold() {
-			return old, nil
-		}
-	}
-	s, err := p.provisionService(svc)
-	if err != nil {
-		return nil, err
-	}
-	s.refs.Store(1)
-	if p.closed {
-		// The configuration is gone, and this request, which began under it,
-		// is among its last: nobody will come back for the proxy.
-		s.refs.Add(gone)
-		return s, nil
-	}
-	p.services.Store(svc.Name, s)
-	if old != nil {
-		old.drop()
-	}
-	return s, nil
-}
-
 // provisionService makes a service's reverse proxy. It runs under its own
 // context, because what the modules start ends only with their context.
 func (p *Proxy) provisionService(svc *policy.Compiled) (_ *service, err error) {
@@ -175,8 +154,9 @@ func (p *Proxy) provisionService(svc *policy.Compiled) (_ *service, err error) {
 			cancel()
 		}
 	}()
+	defer caught(&err)
 
-	tr, err := newTransport(ctx, t, svc, p.allowed)
+	tr, err := p.transport(ctx, cancel, t, svc)
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
@@ -189,7 +169,7 @@ func (p *Proxy) provisionService(svc *policy.Compiled) (_ *service, err error) {
 	if h.StreamCloseDelay == 0 {
 		h.StreamCloseDelay = caddy.Duration(streamCloseDelay)
 	}
-	if err := h.Provision(ctx); err != nil {
+	if err := p.provisionHandler(ctx, h); err != nil {
 		return nil, fmt.Errorf("reverse proxy: %w", err)
 	}
 	if plain(svc) {
@@ -208,6 +188,12 @@ func (p *Proxy) provisionService(svc *policy.Compiled) (_ *service, err error) {
 	}, nil
 }
 
+func (p *Proxy) provisionHandler(ctx caddy.Context, h *reverseproxy.Handler) error {
+	p.provision.Lock()
+	defer p.provision.Unlock()
+	return h.Provision(ctx)
+}
+
 // contextFor returns a context to provision a service's proxy under. One of
 // its own is for a service that may load modules, which end with it; the others
 // share what Caddy makes for a context (a registry of metrics), and only end
@@ -220,28 +206,6 @@ func (p *Proxy) contextFor(svc *policy.Compiled) (caddy.Context, context.CancelF
 	var cancel context.CancelFunc
 	ctx.Context, cancel = context.WithCancel(p.shared.Context)
 	return ctx, cancel
-}
-
-// Forget drops the proxy of a service that is gone; calls on it run on.
-func (p *Proxy) Forget(name string) {
-	p.provision.Lock()
-	defer p.provision.Unlock()
-	if v, ok := p.services.LoadAndDelete(name); ok {
-		v.(*service).drop()
-	}
-}
-
-// Close drops every proxy. Calls that are under way run on, and calls that
-// still come in under the old configuration are served.
-func (p *Proxy) Close() {
-	p.provision.Lock()
-	defer p.provision.Unlock()
-	p.closed = true
-	p.services.Range(func(name, v any) bool {
-		p.services.Delete(name)
-		v.(*service).drop()
-		return true
-	})
 }
 
 // gone is added to a service's count of requests when it is dropped.

@@ -377,7 +377,7 @@ func TestEnvironmentProxyIsIgnored(t *testing.T) {
 	t.Setenv("HTTP_PROXY", thief.URL)
 	t.Setenv("HTTPS_PROXY", thief.URL)
 	g, _ := newGateway(t, "http://127.0.0.1:1", "")
-	s, err := g.proxy.acquire(g.service)
+	s, err := g.proxy.acquire(t.Context(), g.service)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -450,7 +450,7 @@ func TestServicesLeaveNothing(t *testing.T) {
 	for i := range 100 {
 		svc := compile(t, fmt.Sprintf("svc%d", i%20), upstream.URL, "")
 		wg.Go(func() {
-			s, err := g.proxy.acquire(svc)
+			s, err := g.proxy.acquire(t.Context(), svc)
 			if err != nil {
 				t.Error(err)
 				return

@@ -17,7 +17,8 @@ import (
 )
 
 // ParseService is policy.ParseService together with what only Caddy knows:
-// which values its reverse_proxy takes. A service without any costs nothing.
+// which values its reverse_proxy takes, and what is in the files that they
+// name. A service without any costs nothing.
 func ParseService(name string, data []byte) (*policy.Compiled, error) {
 	svc, err := policy.ParseService(name, data)
 	if err != nil || plain(svc) {

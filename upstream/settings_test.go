@@ -134,27 +134,12 @@ func TestSettingsThatHold(t *testing.T) {
 			t.Errorf("%s: %v", settings, err)
 			continue
 		}
-		s, err := p.acquire(svc)
+		s, err := p.acquire(t.Context(), svc)
 		if err != nil {
 			t.Errorf("%s: %v", settings, err)
 			continue
 		}
 		s.release()
-	}
-}
-
-// TestFilesAreLeftToTheCall has what only the world can say.
-func TestFilesAreLeftToTheCall(t *testing.T) {
-	for _, tls := range []string{
-		`"root_ca_pem_files":["/nowhere/ca.pem"]`,
-		`"client_certificate_file":"/nowhere/c.pem","client_certificate_key_file":"/nowhere/k.pem"`,
-		`"ca":{"provider":"file","pem_files":["/nowhere/ca.pem"]}`,
-		`"ca":{"provider":"pki_root","authority":["nobody"]}`,
-		`"ca":{"provider":"storage","pem_keys":["nothing"]}`,
-	} {
-		if _, err := ParseService("svc", fileOf(`{"transport":{"protocol":"http","tls":{`+tls+`}}}`)); err != nil {
-			t.Errorf("%s: %v", tls, err)
-		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -21,8 +22,8 @@ import (
 )
 
 // checkSettings finds what would keep a service's proxy from being made, or
-// the proxy from working. It reads no file, asks nobody and starts nothing:
-// whether a file or an authority is there, the first call finds out.
+// the proxy from working. It reads the files that are named, asks nobody and
+// starts nothing: whether an authority is there, Proxy.Check finds out.
 func checkSettings(svc *policy.Compiled) *refusal.Refusal {
 	h, t := new(reverseproxy.Handler), new(reverseproxy.HTTPTransport)
 	if r := decodeSettings(svc.ReverseProxy, h, t); r != nil {
@@ -34,8 +35,9 @@ func checkSettings(svc *policy.Compiled) *refusal.Refusal {
 	if r := checkHealth(h); r != nil {
 		return r
 	}
+	o := new(outside)
 	if t.TLS != nil {
-		if r := checkTLS(t.TLS); r != nil {
+		if r := o.checkTLS(t.TLS); r != nil {
 			return r
 		}
 	}
@@ -44,9 +46,45 @@ func checkSettings(svc *policy.Compiled) *refusal.Refusal {
 			return wrong("reverseProxy.transport.local_address must be an IP address without a port, and is %s", shown(t.LocalAddress))
 		}
 	}
-	if _, err := newTransport(caddy.Context{}, t, svc, nil); err != nil {
+	if r := o.load(t.TLS); r != nil {
+		return r
+	}
+	var ctx caddy.Context
+	if t.TLS != nil && t.TLS.CARaw != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = caddy.NewContext(caddy.Context{Context: context.Background()})
+		defer cancel()
+	}
+	if _, err := newTransport(ctx, t, svc, nil); err != nil {
 		return wrong("reverseProxy.transport cannot be used: %s", shown(err.Error())).WithCause(err)
 	}
+	if !o.empty() {
+		svc.Outside = o
+	}
+	return nil
+}
+
+// load reads what files hold and puts it into the settings, less what only a
+// configuration of Caddy's has.
+func (o *outside) load(t *reverseproxy.TLSConfig) *refusal.Refusal {
+	if t == nil {
+		return nil
+	}
+	if o.hasFiles() {
+		c, r := o.read(files)
+		if r != nil {
+			return r
+		}
+		o.kept.Store(c)
+	}
+	if o.foreign || len(o.authorities) > 0 {
+		t.CARaw = nil
+	}
+	t.RootCAPool = nil //nolint:staticcheck // it has been looked at, and Caddy would warn of it
+	if _, err := o.settle(t, nil); err != nil {
+		return wrong("reverseProxy.transport.tls.ca cannot be used: %s", shown(err.Error())).WithCause(err)
+	}
+	t.RootCAPool = nil //nolint:staticcheck // see above
 	return nil
 }
 
@@ -100,11 +138,10 @@ func checkHealth(h *reverseproxy.Handler) *refusal.Refusal {
 	return nil
 }
 
-// checkTLS looks at what can be known here, and takes out of t what is read
-// from elsewhere.
+// checkTLS looks at what can be known here, and notes what is elsewhere.
 //
 //nolint:staticcheck // a service may set what Caddy has named anew
-func checkTLS(t *reverseproxy.TLSConfig) *refusal.Refusal {
+func (o *outside) checkTLS(t *reverseproxy.TLSConfig) *refusal.Refusal {
 	const where = "reverseProxy.transport.tls"
 	switch {
 	case t.ClientCertificateFile == "" && t.ClientCertificateKeyFile != "":
@@ -125,12 +162,18 @@ func checkTLS(t *reverseproxy.TLSConfig) *refusal.Refusal {
 	if r := checkCertificates(where+".root_ca_pool", t.RootCAPool); r != nil {
 		return r
 	}
-	if r := checkModules(where, reflect.ValueOf(t)); r != nil {
-		return r
+	o.trusted = note(where+".root_ca_pem_files", t.RootCAPEMFiles)
+	o.certificate = named{where + ".client_certificate_file", t.ClientCertificateFile}
+	o.key = named{where + ".client_certificate_key_file", t.ClientCertificateKeyFile}
+	return o.checkModules(where, reflect.ValueOf(t))
+}
+
+func note(where string, names []string) []named {
+	all := make([]named, len(names))
+	for i, name := range names {
+		all[i] = named{fmt.Sprintf("%s[%d]", where, i), name}
 	}
-	t.CARaw, t.RootCAPool, t.RootCAPEMFiles = nil, nil, nil
-	t.ClientCertificateFile, t.ClientCertificateKeyFile = "", ""
-	return nil
+	return all
 }
 
 func checkCertificates(where string, certs []string) *refusal.Refusal {
@@ -145,7 +188,7 @@ func checkCertificates(where string, certs []string) *refusal.Refusal {
 
 // checkModules looks at the modules of Caddy that settings name, and at those
 // that the settings of these name.
-func checkModules(where string, v reflect.Value) *refusal.Refusal {
+func (o *outside) checkModules(where string, v reflect.Value) *refusal.Refusal {
 	for v.Kind() == reflect.Pointer {
 		v = v.Elem()
 	}
@@ -164,7 +207,7 @@ func checkModules(where string, v reflect.Value) *refusal.Refusal {
 		}
 		tag, err := caddy.ParseStructTag(f.Tag.Get("caddy"))
 		if err != nil || tag["inline_key"] == "" {
-			if r := checkModules(here, inner); r != nil {
+			if r := o.checkModules(here, inner); r != nil {
 				return r
 			}
 			continue
@@ -172,13 +215,13 @@ func checkModules(where string, v reflect.Value) *refusal.Refusal {
 		switch raw := inner.Interface().(type) {
 		case json.RawMessage:
 			if raw != nil {
-				if r := checkModule(here, tag["namespace"], tag["inline_key"], raw); r != nil {
+				if r := o.checkModule(here, tag["namespace"], tag["inline_key"], raw); r != nil {
 					return r
 				}
 			}
 		case []json.RawMessage:
 			for i := range raw {
-				if r := checkModule(fmt.Sprintf("%s[%d]", here, i), tag["namespace"], tag["inline_key"], raw[i]); r != nil {
+				if r := o.checkModule(fmt.Sprintf("%s[%d]", here, i), tag["namespace"], tag["inline_key"], raw[i]); r != nil {
 					return r
 				}
 			}
@@ -188,7 +231,7 @@ func checkModules(where string, v reflect.Value) *refusal.Refusal {
 }
 
 // checkModule looks at one, whose name stands under key among its settings.
-func checkModule(where, namespace, key string, raw json.RawMessage) *refusal.Refusal {
+func (o *outside) checkModule(where, namespace, key string, raw json.RawMessage) *refusal.Refusal {
 	var fields map[string]json.RawMessage
 	if r := decode(where, raw, &fields); r != nil {
 		return r
@@ -221,10 +264,20 @@ func checkModule(where, namespace, key string, raw json.RawMessage) *refusal.Ref
 	if r := decode(where, rest, module); r != nil {
 		return r
 	}
-	if inline, ok := module.(*caddytls.InlineCAPool); ok {
-		if r := checkCertificates(where+".trusted_ca_certs", inline.TrustedCACerts); r != nil {
+	switch m := module.(type) {
+	case *caddytls.InlineCAPool:
+		if r := checkCertificates(where+".trusted_ca_certs", m.TrustedCACerts); r != nil {
 			return r
 		}
+	case *caddytls.FileCAPool:
+		o.trusted = append(o.trusted, note(where+".pem_files", m.TrustedCACertPEMFiles)...)
+	case *caddytls.PKIRootCAPool:
+		o.authorities = append(o.authorities, note(where+".authority", m.Authority)...)
+	case *caddytls.PKIIntermediateCAPool:
+		o.authorities = append(o.authorities, note(where+".authority", m.Authority)...)
+	case *caddytls.CombinedCAPool, *caddytls.SystemCAPool:
+	default:
+		o.foreign = true
 	}
-	return checkModules(where, reflect.ValueOf(module))
+	return o.checkModules(where, reflect.ValueOf(module))
 }

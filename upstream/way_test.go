@@ -146,7 +146,7 @@ func TestBothWays(t *testing.T) {
 // countProxied counts what Caddy's proxy asks of a gateway's transport.
 func countProxied(t *testing.T, g *gateway) *atomic.Int64 {
 	t.Helper()
-	s, err := g.proxy.acquire(g.service)
+	s, err := g.proxy.acquire(t.Context(), g.service)
 	if err != nil {
 		t.Fatal(err)
 	}

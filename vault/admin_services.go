@@ -2,7 +2,9 @@ package vault
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -163,6 +165,11 @@ func (v *Vault) putService(ctx context.Context, name string, body jsontext.Value
 	if err != nil {
 		return asRefusal(err)
 	}
+	if v.CheckService != nil {
+		if refused := v.CheckService(ctx, compiled); refused != nil {
+			return refused
+		}
+	}
 	rec.SecretRef = strings.Join(compiled.SecretRefs(), ",")
 	if secret != nil {
 		if compiled.SecretRef == "" {
@@ -185,13 +192,14 @@ func (v *Vault) putService(ctx context.Context, name string, body jsontext.Value
 		}
 	}
 
-	pretty := body
+	pretty := slices.Clone(body)
 	if err := pretty.Indent(jsontext.WithIndent("  ")); err != nil {
 		return asRefusal(err)
 	}
 	pretty = append(pretty, '\n')
 	key := store.Services + name
 	v.services.writing.Lock()
+	v.services.compile.keep(name, compilation{sha256.Sum256(pretty), compiled})
 	rev, err := v.store.Put(ctx, key, pretty, ifRev, noExpiry)
 	if err == nil {
 		v.services.apply(store.Event{Type: store.Put, Entry: store.Entry{Key: key, Value: pretty, Rev: rev}})

@@ -34,20 +34,27 @@ func (c compilation) of(sum [sha256.Size]byte) bool { return c.compiled != nil &
 // several services at once.
 func (c *compilations) validate(name string, data []byte) error {
 	sum := sha256.Sum256(data)
-	if c.inForce(name).of(sum) {
+	c.mu.Lock()
+	kept := c.m[name]
+	c.mu.Unlock()
+	if kept.of(sum) || c.inForce(name).of(sum) {
 		return nil
 	}
 	compiled, err := c.parse(name, data)
-	if err != nil {
-		return err
+	if err == nil {
+		c.keep(name, compilation{sum, compiled})
 	}
+	return err
+}
+
+// keep remembers what the data is that is about to be put into force.
+func (c *compilations) keep(name string, compiled compilation) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.m == nil {
 		c.m = make(map[string]compilation)
 	}
-	c.m[name] = compilation{sum, compiled}
-	return nil
+	c.m[name] = compiled
 }
 
 // compile returns the service that data is, and forgets it.

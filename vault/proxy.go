@@ -39,6 +39,17 @@ func (v *Vault) Policy(service string) *policy.Compiled {
 	return nil
 }
 
+// Policies returns every service that is in force, compiled.
+func (v *Vault) Policies() []*policy.Compiled {
+	var all []*policy.Compiled
+	for _, svc := range v.services.all() {
+		if svc.compiled != nil {
+			all = append(all, svc.compiled)
+		}
+	}
+	return all
+}
+
 // Proxy matches a request to an endpoint, checks it like a call, and streams
 // both ways. A refusal means that nothing was written to w.
 func (v *Vault) Proxy(w http.ResponseWriter, r *http.Request, t *token.Verified, req ProxyRequest, rec *audit.Record) *refusal.Refusal {

@@ -199,7 +199,7 @@ func (st *State) follow(ctx context.Context, w store.Watcher) {
 			rec.Error = "SERVICE_INVALID"
 			rec.Reason = svc.err.Error()
 			st.logger.Error("service file is not valid; the last good version stays in use",
-				zap.String("service", svc.name), zap.Bool("in_use", svc.compiled != nil), zap.Error(svc.err))
+				zap.String("service", svc.name), zap.Bool("in_use", svc.compiled != nil), zap.Error(svc.err), zap.NamedError("cause", store.Cause(svc.err)))
 		default:
 			rec.Reason = "loaded"
 			st.logger.Info("service loaded", zap.String("service", svc.name))

@@ -176,7 +176,7 @@ func OpenState(ctx context.Context, o StateOptions) (_ *State, err error) {
 	}
 	for _, svc := range st.services.all() {
 		if svc.err != nil {
-			o.Logger.Error("service file is not valid", zap.String("service", svc.name), zap.Error(svc.err))
+			o.Logger.Error("service file is not valid", zap.String("service", svc.name), zap.Error(svc.err), zap.NamedError("cause", store.Cause(svc.err)))
 		}
 	}
 	st.readLastUse()

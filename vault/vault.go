@@ -57,6 +57,11 @@ type Config struct {
 
 	Upstream Upstream
 
+	// CheckService finds what keeps a service from being sent calls under
+	// this configuration, when an administrator adds or changes one; nil for
+	// nothing.
+	CheckService func(context.Context, *policy.Compiled) *refusal.Refusal
+
 	// Meter is told what happens; nil if nobody wants to know.
 	Meter Meter
 }

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +16,8 @@ import (
 	"github.com/caddyvault/caddyvault/store/fsx"
 	"github.com/caddyvault/caddyvault/store/storetest"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -350,6 +354,70 @@ func TestHandEditedServices(t *testing.T) {
 		})
 	}
 }
+
+// TestFaultsElsewhere: a file that names what cannot be used is taken in when
+// that has been mended, without being touched.
+func TestFaultsElsewhere(t *testing.T) {
+	o := dirOptions(t)
+	o.PollInterval = 5 * time.Millisecond
+	core, logs := observer.New(zap.ErrorLevel)
+	o.Logger = zap.New(core)
+	var now atomic.Pointer[string]
+	set := func(s string) { now.Store(&s) }
+	set("missing")
+	o.ValidateService = func(_ string, data []byte) error {
+		if f := *now.Load(); f != "" && bytes.Contains(data, []byte("cert")) {
+			return elsewhere(f)
+		}
+		return nil
+	}
+	path := filepath.Join(o.DataDir, "services", "a.json")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, path, `{"cert":1}`, 0o600)
+	s := mustOpen(t, o)
+	if e, err := s.Get(t.Context(), "services/a"); err != nil || e.Value != nil || !errors.Is(e.Err, store.ErrElsewhere) {
+		t.Fatal(e, err)
+	}
+	w := mustWatch(t, s, "services/")
+	told := func(cause string) int {
+		return logs.Filter(func(e observer.LoggedEntry) bool { return fmt.Sprint(e.ContextMap()["cause"]) == cause }).Len()
+	}
+	set("no certificate") // which is told once
+	for told("no certificate") == 0 {
+		time.Sleep(o.PollInterval) // the interval of polling
+	}
+	set("")
+	if ev := next(t, w); ev.Type != store.Put || string(ev.Value) != `{"cert":1}` || ev.Err != nil {
+		t.Fatal(ev)
+	}
+
+	// One that was good stays in use until another is.
+	set("gone")
+	writeFile(t, path, `{"cert":2}`, 0o600)
+	if ev := next(t, w); string(ev.Value) != `{"cert":1}` || errorText(ev.Err) != "not usable" {
+		t.Fatal(ev)
+	}
+	set("")
+	if ev := next(t, w); string(ev.Value) != `{"cert":2}` || ev.Err != nil {
+		t.Fatal(ev)
+	}
+	if n := told("gone"); n != 1 {
+		t.Errorf("it was told %d times", n)
+	}
+}
+
+// elsewhere is such a fault; only the log gets to know which.
+type elsewhere string
+
+func (elsewhere) Error() string   { return "not usable" }
+func (e elsewhere) Unwrap() error { return fault(e) }
+
+type fault string
+
+func (f fault) Error() string { return string(f) }
+func (fault) Unwrap() error   { return store.ErrElsewhere }
 
 // TestHandEditedAgents shows that agents are files like services: with names of
 // their own, watched, and not mixed up with a service of the same name.

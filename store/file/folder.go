@@ -26,6 +26,10 @@ import (
 // move in.
 const settle = 250 * time.Millisecond
 
+// lookAgain is how many intervals of polling pass until a file is read again
+// whose fault is elsewhere.
+const lookAgain = 10
+
 // itemSuffix ends the name of every file of a folder.
 const itemSuffix = ".json"
 
@@ -48,6 +52,7 @@ type folder struct {
 
 	dir      *fsx.Dir
 	validate func(name string, data []byte) error
+	again    time.Duration // until what is named elsewhere is looked at again
 	byName   map[string]*item
 }
 
@@ -57,6 +62,10 @@ type item struct {
 	value []byte // last good
 	err   error  // why the file there now is not it
 	seen  fingerprint
+
+	// looked is when the file was read last: one that names what cannot be
+	// used is read again after a while.
+	looked time.Time
 
 	// A broken or missing file waits here until it has settled.
 	bad   fingerprint
@@ -91,7 +100,7 @@ func (s *folder) loadAll(rev *counter) error {
 		if f.seen.gone {
 			continue
 		}
-		v := &item{seen: f.seen, err: f.err}
+		v := &item{seen: f.seen, err: f.err, looked: time.Now()}
 		if f.err == nil {
 			v.value = f.data
 		}
@@ -251,7 +260,7 @@ func (s *folder) changed(names []string) (todo []string) {
 	there := make(map[string]bool, len(names))
 	for _, name := range names {
 		there[name] = true
-		if v := s.byName[name]; v == nil || s.look(name) != v.seen {
+		if v := s.byName[name]; v == nil || s.look(name) != v.seen || s.due(v) {
 			todo = append(todo, name)
 		}
 	}
@@ -261,6 +270,11 @@ func (s *folder) changed(names []string) (todo []string) {
 		}
 	}
 	return todo
+}
+
+// due reports whether what the file names may have been mended meanwhile.
+func (s *folder) due(v *item) bool {
+	return errors.Is(v.err, store.ErrElsewhere) && time.Since(v.looked) >= s.again
 }
 
 // takeItem takes in what somebody else did to the file of name: one event for
@@ -276,6 +290,15 @@ func (s *Store) takeItem(d *folder, name string, settled bool) {
 		cur = &item{}
 	}
 	next := *cur
+	next.looked = time.Now()
+	if errorText(store.Cause(err)) != "" && fp == cur.seen && cur.rev != 0 && errorText(err) == errorText(cur.err) {
+		if errorText(store.Cause(err)) != errorText(store.Cause(cur.err)) {
+			s.log.Error(d.what+" file is still broken", zap.String(d.what, name), zap.Error(err), zap.NamedError("cause", store.Cause(err)))
+		}
+		next.err = err
+		s.locked(func() { d.byName[name] = &next }) // no news
+		return
+	}
 	if err != nil {
 		if fp != next.bad || next.badAt.IsZero() {
 			next.bad, next.badAt = fp, time.Now()
@@ -312,7 +335,7 @@ func (s *Store) takeItem(d *folder, name string, settled bool) {
 		s.log.Info(d.what+" file changed", zap.String(d.what, name))
 	} else {
 		s.log.Error(d.what+" file is broken; the last good version stays in use",
-			zap.String(d.what, name), zap.Bool("lastGood", next.value != nil), zap.Error(err))
+			zap.String(d.what, name), zap.Bool("lastGood", next.value != nil), zap.Error(err), zap.NamedError("cause", store.Cause(err)))
 	}
 	s.apply(func() { d.byName[name] = &next }, store.Event{Type: store.Put, Entry: d.entry(name, &next)})
 }

@@ -62,9 +62,10 @@ type Options struct {
 	ServicesDir string
 
 	// ValidateService decides whether a service is broken beyond not being
-	// a JSON object. Its error is reported as Entry.Err and by Put. It is
-	// called for several services at once when the store is opened, for one
-	// at a time from then on, and must not call the store.
+	// a JSON object. Its error is reported as Entry.Err and by Put; a file
+	// with one that wraps store.ErrElsewhere is looked at again after ten
+	// times PollInterval, though it has not changed. It is called for several
+	// services at once, and must not call the store.
 	ValidateService func(name string, data []byte) error
 
 	// AgentsDir and ValidateAgent are the same for agents. Default:

@@ -111,8 +111,8 @@ func (s *Store) open() error {
 		return err
 	}
 	s.folders = []*folder{
-		{collection: store.Services, what: "service", pattern: serviceName, path: s.opts.ServicesDir, validate: s.opts.ValidateService},
-		{collection: store.Agents, what: "agent", pattern: agentName, path: s.opts.AgentsDir, validate: s.opts.ValidateAgent},
+		{collection: store.Services, what: "service", pattern: serviceName, path: s.opts.ServicesDir, validate: s.opts.ValidateService, again: lookAgain * s.opts.PollInterval},
+		{collection: store.Agents, what: "agent", pattern: agentName, path: s.opts.AgentsDir, validate: s.opts.ValidateAgent, again: lookAgain * s.opts.PollInterval},
 	}
 	for _, d := range s.folders {
 		if err := d.open(s.opts.fault, &s.rev); err != nil {

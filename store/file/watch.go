@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/caddyvault/caddyvault/store"
 	"github.com/caddyvault/caddyvault/store/fsx"
 	"github.com/fsnotify/fsnotify"
 	"go.uber.org/zap"
@@ -129,6 +130,13 @@ func (s *Store) scanFolder(ctx context.Context, d *folder, notify *fsnotify.Watc
 	s.mu.RUnlock()
 	if len(o.names) == 0 {
 		return false, nil
+	}
+	if d.collection == store.Services {
+		// What a file names may take time to read. That is spent here, and not
+		// in the writer, for which revocations wait.
+		for _, name := range o.names {
+			_, _, _ = d.read(name)
+		}
 	}
 	if _, err := s.submit(ctx, o); err != nil {
 		return false, err
