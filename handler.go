@@ -13,6 +13,7 @@ import (
 	"github.com/caddyvault/caddyvault/handlers"
 	"github.com/caddyvault/caddyvault/policy"
 	"github.com/caddyvault/caddyvault/refusal"
+	"github.com/caddyvault/caddyvault/store"
 	"github.com/caddyvault/caddyvault/upstream"
 )
 
@@ -150,7 +151,7 @@ func nameAgent(r *http.Request, agent string) {
 // logCause writes what went wrong underneath a refusal to the server's log.
 func (h *Handler) logCause(_ *http.Request, r *refusal.Refusal) {
 	log := h.app.logger.Debug
-	if r.Status >= http.StatusInternalServerError {
+	if r.Status >= http.StatusInternalServerError || store.Cause(r) != nil { // of which the answer says nothing
 		log = h.app.logger.Error
 	}
 	log("request refused", zap.String("code", r.Code), zap.Error(r.Cause))

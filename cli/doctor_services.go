@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -98,7 +97,8 @@ func checkServices(r *report, dir string, secrets map[string]bool) {
 		svc, err := upstream.ParseService(name, b)
 		if err != nil {
 			if cause := store.Cause(err); cause != nil {
-				err = fmt.Errorf("%s: %w", err, cause)
+				r.problem("service %s: %s: %s", name, err, cause)
+				continue
 			}
 			r.problem("service %s: %s", name, err)
 			continue

@@ -164,7 +164,7 @@ func (o *outside) settle(t *reverseproxy.TLSConfig, authority authorities) (*tls
 	for _, path := range t.RootCAPEMFiles {
 		t.RootCAPool = append(t.RootCAPool, kept.trusted[path]...)
 	}
-	t.RootCAPEMFiles = nil //nolint:staticcheck
+	t.RootCAPEMFiles = nil //nolint:staticcheck // see above
 	t.ClientCertificateFile, t.ClientCertificateKeyFile = "", ""
 	var err error
 	t.CARaw, err = kept.inline(t.CARaw, authority)

@@ -107,7 +107,7 @@ func (p *Proxy) Check(ctx context.Context, svc *policy.Compiled) *refusal.Refusa
 	}
 	if err != nil {
 		return wrong("reverseProxy.transport.tls.ca names a module that has no certificates").
-			WithHint("the server's log says why").WithCause(err)
+			WithHint("the server's log says why").WithCause(outsideError{err})
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ const settle = 250 * time.Millisecond
 
 // lookAgain is how many intervals of polling pass until a file is read again
 // whose fault is elsewhere.
-const lookAgain = 10
+const lookAgain = 5
 
 // itemSuffix ends the name of every file of a folder.
 const itemSuffix = ".json"

@@ -63,7 +63,7 @@ type Options struct {
 
 	// ValidateService decides whether a service is broken beyond not being
 	// a JSON object. Its error is reported as Entry.Err and by Put; a file
-	// with one that wraps store.ErrElsewhere is looked at again after ten
+	// with one that wraps store.ErrElsewhere is looked at again after five
 	// times PollInterval, though it has not changed. It is called for several
 	// services at once, and must not call the store.
 	ValidateService func(name string, data []byte) error
