@@ -2,6 +2,7 @@ package caddyvault
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/caddyvault/caddyvault/handlers"
 	"github.com/caddyvault/caddyvault/identity"
+	"github.com/caddyvault/caddyvault/store/fsx"
 	"github.com/caddyvault/caddyvault/upstream"
 )
 
@@ -112,7 +114,32 @@ var issuerKeys = caddy.NewUsagePool()
 // A usedSource is a source that a configuration has taken.
 type usedSource struct {
 	pooled string
+	kept   string // the name of its file
 	*identity.Source
+}
+
+// issuersDir is the folder of the data directory with the issuers' keys as they
+// were last, for a start in an issuer's outage.
+const issuersDir = "issuers"
+
+// issuerFile keeps the keys of one issuer.
+type issuerFile struct{ dir, name string }
+
+func (f issuerFile) Load() ([]byte, error) {
+	d, err := fsx.OpenDir(f.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	text, _, err := d.ReadRegular(f.name, 1<<20)
+	return text, err
+}
+
+func (f issuerFile) Save(text []byte) error {
+	if err := fsx.MakePrivateDir(f.dir); err != nil {
+		return err
+	}
+	return fsx.WriteAtomic(f.dir, f.name, text, 0o600)
 }
 
 // provisionIssuers makes the means of the issuers, if there are any.
@@ -179,14 +206,19 @@ func (a *App) issuerSource(conf *Issuer, allowed []netip.Prefix) (*identity.Sour
 	if err != nil {
 		return nil, err
 	}
-	a.sources = append(a.sources, usedSource{pooled, source.(*identity.Source)})
+	sum = sha256.Sum256(fmt.Appendf(nil, "%q %q %q", place.Issuer, place.Keys, place.Roots))
+	a.sources = append(a.sources, usedSource{pooled, hex.EncodeToString(sum[:16]) + ".json", source.(*identity.Source)})
 	return source.(*identity.Source), nil
 }
 
 // startIssuers begins to keep the issuers' keys fresh.
 func (a *App) startIssuers() {
 	for _, s := range a.sources {
-		s.Start(a.logger.Named("issuer"))
+		var k identity.Keeper
+		if !s.Local() {
+			k = issuerFile{filepath.Join(a.DataDir, issuersDir), s.kept}
+		}
+		s.Start(a.logger.Named("issuer"), k)
 	}
 }
 
@@ -281,4 +313,5 @@ var (
 	_ handlers.Means   = handlers.Issuers{}
 	_ handlers.Means   = handlers.ForeignJWT{}
 	_ caddy.Destructor = (*identity.Source)(nil)
+	_ identity.Keeper  = issuerFile{}
 )

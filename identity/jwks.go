@@ -61,6 +61,8 @@ type keySet struct {
 	// skipped are keys that are of no use here: of other kinds, for other
 	// purposes, weak or broken.
 	skipped int
+
+	document []byte // what was read
 }
 
 // find returns the one key that a JWT names. known is false if the set has none
@@ -120,7 +122,7 @@ func parseKeySet(data []byte) (*keySet, error) {
 	if len(list) > maxKeys {
 		return nil, fmt.Errorf("the key set has more than %d keys", maxKeys)
 	}
-	set := &keySet{byKid: make(map[string][]*key)}
+	set := &keySet{byKid: make(map[string][]*key), document: data}
 	for _, v := range list {
 		k := parseKey(v)
 		if k == nil {

@@ -57,6 +57,11 @@ type Source struct {
 	flight  *flight             // under way, or nil
 	begun   [attempts]time.Time // the last attempts, the oldest first
 	failure error               // of the last attempt
+
+	keeping  sync.Mutex // of what is kept, and what follows
+	keeper   Keeper     // or nil
+	keptAt   time.Time
+	keptKeys []byte
 }
 
 // held is what an issuer has said, and when.
@@ -79,10 +84,17 @@ func newSource(name string, fetch func(context.Context) (*keySet, time.Duration,
 	return s
 }
 
-// Start begins to keep the keys fresh. Once is enough; what it is told to log
-// to the last time, it does.
-func (s *Source) Start(logger *zap.Logger) {
+// Start begins to keep the keys fresh, and at first takes up those that k has.
+// Once is enough; where it is told to log to, and to keep them, the last time,
+// it does. k may be nil.
+func (s *Source) Start(logger *zap.Logger, k Keeper) {
 	s.logger.Store(logger)
+	s.keeping.Lock()
+	s.keeper, s.keptAt = k, time.Time{}
+	s.keeping.Unlock()
+	if k != nil && s.held.Load() == nil {
+		s.recall(k)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.started || s.ctx.Err() != nil {
@@ -237,6 +249,9 @@ func (s *Source) fly(f *flight) {
 	s.failure, s.flight = err, nil
 	s.mu.Unlock()
 	close(f.done)
+	if err == nil {
+		s.remember()
+	}
 
 	log := s.logger.Load().With(zap.String("issuer", s.name))
 	switch {
@@ -247,7 +262,7 @@ func (s *Source) fly(f *flight) {
 		log.Debug("the keys of an issuer of JWTs still cannot be had", zap.Error(err))
 	case len(keys.all) == 0:
 		log.Warn("an issuer of JWTs publishes no key that can be used", zap.Int("others", keys.skipped))
-	case before != nil:
+	case before != nil && !errors.Is(before, errBefore):
 		log.Info("the keys of an issuer of JWTs can be had again", zap.Int("keys", len(keys.all)))
 	}
 }

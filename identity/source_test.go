@@ -60,7 +60,7 @@ func sourceTest(t *testing.T, started bool, f func(t *testing.T, s *Source, i *s
 		defer func() { _ = s.Destruct() }()
 		core, log := observer.New(zapcore.InfoLevel)
 		if started {
-			s.Start(zap.New(core))
+			s.Start(zap.New(core), nil)
 		}
 		f(t, s, i, log)
 	})
@@ -151,7 +151,7 @@ func TestOutage(t *testing.T) {
 func TestAwayAtStart(t *testing.T) {
 	sourceTest(t, false, func(t *testing.T, s *Source, i *standIn, _ *observer.ObservedLogs) {
 		i.is(nil, errOut, false)
-		s.Start(zap.NewNop())
+		s.Start(zap.NewNop(), nil)
 		synctest.Wait()
 		s.must(t, oldKey, errUnavailable)
 		i.is(mustSet(t, jwksOf("ed")), nil, false)
@@ -200,7 +200,7 @@ func TestNotStarted(t *testing.T) {
 		s.must(t, oldKey, nil)
 		n := i.asked.Load()
 		s.must(t, newKey, errUnknownKey)
-		s.Start(zap.NewNop())
+		s.Start(zap.NewNop(), nil)
 		synctest.Wait()
 		if i.asked.Load() != n {
 			t.Error("a source that has ended asks")

@@ -449,6 +449,23 @@ func TestIssuerAway(t *testing.T) {
 			t.Errorf("%s: asked %d times", name, n)
 		}
 	}
+
+	// Over a restart, too; and a key that nobody has seen is still no key.
+	f.instead(gone)
+	s.stop()
+	s.start()
+	if !works(second) {
+		t.Error("what is known is not good after a restart")
+	}
+	f.rotate("k3")
+	s.refused(t, refusal{
+		path: "/vault.issueToken", body: body, edits: []edit{bearer(f.jwt(s, "k3", "agents/tony", crew))},
+		status: 503, code: "ISSUER_UNAVAILABLE", event: "token.issue",
+	})
+	kept, err := filepath.Glob(filepath.Join(s.data, "issuers", "*"))
+	if err != nil || len(kept) != 1 {
+		t.Errorf("%v, %v", kept, err)
+	}
 }
 
 // TestIssuerFile has the keys in a file, and a name that is no URL; and a JWT
