@@ -91,6 +91,9 @@ func (f *fileReader) until(deadline time.Time, path string) ([]byte, error) {
 // certificates are exchanged. Nothing else is opened: opening alone waits for
 // somebody at a FIFO, and does things to devices.
 func readRegular(path string) ([]byte, error) {
+	if len(filepath.VolumeName(path)) > len("C:") {
+		return nil, fmt.Errorf("%s may be on another machine, which would be asked for it", path)
+	}
 	before, err := os.Stat(path)
 	if err != nil {
 		return nil, err

@@ -30,14 +30,11 @@ func (p *Proxy) transport(ctx caddy.Context, cancel context.CancelFunc, t *rever
 	if err != nil {
 		return nil, err
 	}
-	inTime := func() bool { return true }
+	var tr *transport
 	if o.foreign {
-		inTime = time.AfterFunc(makeWait, cancel).Stop
-	}
-	tr, err := newTransport(ctx, t, svc, p.allowed)
-	if !inTime() && err == nil {
-		_ = tr.Cleanup()
-		err = errLate
+		tr, err = p.foreignTransport(ctx, cancel, t, svc)
+	} else {
+		tr, err = newTransport(ctx, t, svc, p.allowed)
 	}
 	if err != nil {
 		return nil, err
@@ -51,7 +48,38 @@ func (p *Proxy) transport(ctx caddy.Context, cancel context.CancelFunc, t *rever
 	return tr, nil
 }
 
-var errLate = errors.New("the module did not get its certificates in time")
+// foreigners are the foreign modules that are being provisioned, also those
+// that do not come back.
+var foreigners = make(chan struct{}, 32)
+
+var (
+	errLate = errors.New("the module did not get its certificates in time")
+	errBusy = fmt.Errorf("%d modules are getting their certificates already", cap(foreigners))
+	errNone = errors.New("the module has no certificates")
+)
+
+// foreignTransport is newTransport for a service with a foreign module.
+func (p *Proxy) foreignTransport(ctx caddy.Context, cancel context.CancelFunc, t *reverseproxy.HTTPTransport, svc *policy.Compiled) (*transport, error) {
+	select {
+	case foreigners <- struct{}{}:
+		defer func() { <-foreigners }()
+	default:
+		return nil, errBusy
+	}
+	timer := time.AfterFunc(makeWait, cancel)
+	tr, err := newTransport(ctx, t, svc, p.allowed)
+	if !timer.Stop() && err == nil {
+		err = errLate
+	}
+	if err != nil {
+		return nil, err
+	}
+	// A file without certificates must look like one that is not there.
+	if c := tr.Transport.TLSClientConfig; c == nil || c.RootCAs == nil || c.RootCAs.Equal(x509.NewCertPool()) {
+		return nil, errNone
+	}
+	return tr, nil
+}
 
 // caught makes an error of a panic: a foreign module runs where nobody else
 // would, and calls wait for what becomes of it.

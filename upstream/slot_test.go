@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net/http/httptest"
+	"path/filepath"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -28,7 +30,11 @@ func (slowPool) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "tls.ca_pool.source.slow_test", New: func() caddy.Module { return new(slowPool) }}
 }
 
-func (slowPool) CertPool() *x509.CertPool { return x509.NewCertPool() }
+func (slowPool) CertPool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(&x509.Certificate{Raw: []byte("any")})
+	return pool
+}
 
 func (slowPool) Provision(ctx caddy.Context) error { return (<-slow)(ctx) }
 
@@ -239,4 +245,41 @@ func TestServicesThatCannotBe(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	<-m.ctx.Done()
+}
+
+// TestForeignModulesThatStay: so many, and no more, may never come back.
+func TestForeignModulesThatStay(t *testing.T) {
+	p := newProxy(t)
+	for range cap(foreigners) {
+		foreigners <- struct{}{}
+	}
+	svc := compileTLS(t, "svc", "https://api.example.com", slowSettings)
+	_, err := p.acquire(t.Context(), svc)
+	if r := p.Check(t.Context(), svc); !errors.Is(err, errBusy) || r == nil || !errors.Is(r, errBusy) {
+		t.Errorf("%v, %v", err, r)
+	}
+	for range cap(foreigners) {
+		<-foreigners
+	}
+}
+
+// TestStorage: what is wrong with a file in a storage shows no more than with
+// another.
+func TestStorage(t *testing.T) {
+	p := newProxy(t)
+	dir := t.TempDir()
+	cert, _ := testPair(t, "one")
+	write(t, filepath.Join(dir, "cert"), cert)
+	write(t, filepath.Join(dir, "text"), []byte("root:x:0:0\n"))
+	check := func(key string) *refusal.Refusal {
+		return p.Check(t.Context(), compileTLS(t, "svc", "https://api.example.com",
+			withTLS(fmt.Sprintf(`"ca":{"provider":"storage","storage":{"module":"file_system","root":%q},"pem_keys":[%q]}`, dir, key))))
+	}
+	if r := check("cert"); r != nil {
+		t.Error(r)
+	}
+	missing, text := check("missing"), check("text")
+	if missing == nil || text == nil || missing.Error() != text.Error() || missing.Hint != text.Hint {
+		t.Errorf("%v, %v", missing, text)
+	}
 }

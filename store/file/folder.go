@@ -53,6 +53,7 @@ type folder struct {
 	dir      *fsx.Dir
 	validate func(name string, data []byte) error
 	again    time.Duration // until what is named elsewhere is looked at again
+	looked   time.Time     // when it was; the watch's own
 	byName   map[string]*item
 }
 
@@ -62,10 +63,6 @@ type item struct {
 	value []byte // last good
 	err   error  // why the file there now is not it
 	seen  fingerprint
-
-	// looked is when the file was read last: one that names what cannot be
-	// used is read again after a while.
-	looked time.Time
 
 	// A broken or missing file waits here until it has settled.
 	bad   fingerprint
@@ -100,7 +97,7 @@ func (s *folder) loadAll(rev *counter) error {
 		if f.seen.gone {
 			continue
 		}
-		v := &item{seen: f.seen, err: f.err, looked: time.Now()}
+		v := &item{seen: f.seen, err: f.err}
 		if f.err == nil {
 			v.value = f.data
 		}
@@ -255,12 +252,13 @@ func (s *folder) each(f func(store.Entry) bool) {
 }
 
 // changed returns those names, and those known, whose files must be looked
-// at again. Under Store.mu.
-func (s *folder) changed(names []string) (todo []string) {
+// at again; with elsewhere also those whose fault may have been mended
+// elsewhere. Under Store.mu.
+func (s *folder) changed(names []string, elsewhere bool) (todo []string) {
 	there := make(map[string]bool, len(names))
 	for _, name := range names {
 		there[name] = true
-		if v := s.byName[name]; v == nil || s.look(name) != v.seen || s.due(v) {
+		if v := s.byName[name]; v == nil || s.look(name) != v.seen || elsewhere && errors.Is(v.err, store.ErrElsewhere) {
 			todo = append(todo, name)
 		}
 	}
@@ -272,9 +270,23 @@ func (s *folder) changed(names []string) (todo []string) {
 	return todo
 }
 
-// due reports whether what the file names may have been mended meanwhile.
-func (s *folder) due(v *item) bool {
-	return errors.Is(v.err, store.ErrElsewhere) && time.Since(v.looked) >= s.again
+// still reports whether a file is as it was, and its fault elsewhere, though
+// maybe for another cause.
+func (v *item) still(fp fingerprint, err error) bool {
+	return store.Cause(err) != nil && v.rev != 0 && fp == v.seen && errorText(err) == errorText(v.err)
+}
+
+// news reads files and returns the names of those that the writer has to take
+// in. What a file names may take time to read: that is spent here, and not in
+// the writer, for which revocations wait.
+func (s *folder) news(names []string, mu sync.Locker) []string {
+	return slices.DeleteFunc(names, func(name string) bool {
+		fp, _, err := s.read(name)
+		mu.Lock()
+		v := s.byName[name]
+		mu.Unlock()
+		return v != nil && v.still(fp, err) && errorText(store.Cause(err)) == errorText(store.Cause(v.err))
+	})
 }
 
 // takeItem takes in what somebody else did to the file of name: one event for
@@ -290,13 +302,10 @@ func (s *Store) takeItem(d *folder, name string, settled bool) {
 		cur = &item{}
 	}
 	next := *cur
-	next.looked = time.Now()
-	if errorText(store.Cause(err)) != "" && fp == cur.seen && cur.rev != 0 && errorText(err) == errorText(cur.err) {
-		if errorText(store.Cause(err)) != errorText(store.Cause(cur.err)) {
-			s.log.Error(d.what+" file is still broken", zap.String(d.what, name), zap.Error(err), zap.NamedError("cause", store.Cause(err)))
-		}
+	if cur.still(fp, err) {
+		s.log.Error(d.what+" file is still broken", zap.String(d.what, name), zap.Error(err), zap.NamedError("cause", store.Cause(err)))
 		next.err = err
-		s.locked(func() { d.byName[name] = &next }) // no news
+		s.locked(func() { d.byName[name] = &next }) // no news but for the log
 		return
 	}
 	if err != nil {

@@ -125,18 +125,18 @@ func (s *Store) scanFolder(ctx context.Context, d *folder, notify *fsnotify.Watc
 	if err != nil {
 		return false, err
 	}
+	again := time.Since(d.looked) >= d.again
+	if again {
+		d.looked = time.Now()
+	}
 	s.mu.RLock()
-	o := &op{kind: opScan, folder: d, names: d.changed(names)}
+	o := &op{kind: opScan, folder: d, names: d.changed(names, again)}
 	s.mu.RUnlock()
+	if d.collection == store.Services {
+		o.names = d.news(o.names, s.mu.RLocker())
+	}
 	if len(o.names) == 0 {
 		return false, nil
-	}
-	if d.collection == store.Services {
-		// What a file names may take time to read. That is spent here, and not
-		// in the writer, for which revocations wait.
-		for _, name := range o.names {
-			_, _, _ = d.read(name)
-		}
 	}
 	if _, err := s.submit(ctx, o); err != nil {
 		return false, err
