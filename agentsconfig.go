@@ -2,6 +2,7 @@ package caddyvault
 
 import (
 	"fmt"
+	"regexp"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -28,10 +29,10 @@ type Agents struct {
 	// Whose JWTs say who an agent is. Default: nobody's.
 	Issuers []Issuer `json:"issuers,omitempty"`
 
-	// A placeholder that names the agent, set by authentication in front of
-	// the vault: `{http.auth.user.id}` behind `basic_auth` or
-	// `forward_auth`. An empty value means that it does not say. Default:
-	// none.
+	// One placeholder of a request, and nothing beside it, that names the
+	// agent, set by authentication in front of the vault:
+	// `{http.auth.user.id}` behind `basic_auth` or `forward_auth`. An empty
+	// value means that it does not say. Default: none.
 	Identity string `json:"identity,omitempty"`
 
 	// Who is believed without proof: `loopback` for processes on this
@@ -69,7 +70,11 @@ func (a *Agents) unmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "issuer":
 			err = a.addIssuer(d)
 		case "identity":
-			err = oneArg(d, &a.Identity)
+			if err = oneArg(d, &a.Identity); err == nil {
+				if _, bad := parsePlaceholderIdentity(a.Identity); bad != nil {
+					err = d.WrapErr(bad)
+				}
+			}
 		case "trust":
 			if err = oneArg(d, &a.Trust); err == nil {
 				if _, bad := a.identifier(); bad != nil {
@@ -141,14 +146,32 @@ func (a *Agents) identifier() (handlers.Identifier, error) {
 		return id, fmt.Errorf("agents: trust is loopback, none or all, not %q", a.Trust)
 	}
 	if a.Identity != "" {
-		id.Means = append(id.Means, placeholderIdentity(a.Identity))
+		placeholder, err := parsePlaceholderIdentity(a.Identity)
+		if err != nil {
+			return id, err
+		}
+		id.Means = append(id.Means, placeholder)
 	}
 	return id, nil
 }
 
 // placeholderIdentity is the agent that authentication in front of the vault
-// has put into a placeholder. It says nothing of what a client offers as its own.
+// has put into the placeholder of this name, without its braces. It says
+// nothing of what a client offers as its own.
 type placeholderIdentity string
+
+var requestPlaceholder = regexp.MustCompile(`^\{(http\.[^\s{}]+)\}$`)
+
+// parsePlaceholderIdentity takes one placeholder of a request. A text beside it,
+// a forgotten brace, a constant or the environment's would name an agent for
+// whoever asks: nobody would have to authenticate.
+func parsePlaceholderIdentity(s string) (placeholderIdentity, error) {
+	m := requestPlaceholder.FindStringSubmatch(s)
+	if m == nil {
+		return "", fmt.Errorf("agents: identity is one placeholder of a request and nothing else, such as {http.auth.user.id}, not %q", s)
+	}
+	return placeholderIdentity(m[1]), nil
+}
 
 // Agent implements handlers.Means.
 func (p placeholderIdentity) Agent(ask handlers.Asker) (handlers.Identity, bool, *refusal.Refusal) {
@@ -156,7 +179,7 @@ func (p placeholderIdentity) Agent(ask handlers.Asker) (handlers.Identity, bool,
 	if !ok || ask.Offered {
 		return handlers.Identity{}, false, nil
 	}
-	agent := repl.ReplaceAll(string(p), "")
+	agent, _ := repl.GetString(string(p))
 	return handlers.Identity{Agent: agent}, agent != "", nil
 }
 

@@ -125,6 +125,8 @@ func TestCaddyfileRefuses(t *testing.T) {
 		{"half a reference", app("signing_key x{env.K}"), "must be a reference"},
 		{"another placeholder", app("signing_key {http.request.header.K}"), "must be a reference"},
 		{"unknown trust", app("agents {\ntrust some\n}"), `not "some"`},
+		{"identity without a brace", app("agents {\nidentity {http.auth.user.id\n}"), `not "{http.auth.user.id"`},
+		{"identity that is a constant", app("agents {\ntrust none\nidentity main\n}"), "one placeholder of a request"},
 		{"unknown algorithm", app("signing {\nalgorithm RS256\n}"), `not "RS256"`},
 		{"rotating all the time", app("signing {\nrotate_every 1m\n}"), "shorter than 1h"},
 		{"published too shortly", app("signing {\npublish_for 1m\n}"), "shorter than 5m"},
